@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/**
+ * @file backend.h
+ * The device side: a listener or an in-process connection, whose requests are decoded into the same struct libvhost_req
+ * that front-ends send.
+ */
+#ifndef LIBVHOST_BACKEND_H
+#define LIBVHOST_BACKEND_H
+
+#include <vhost/event.h>
+#include <vhost/transport.h>
+#include <vhost/worker.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/** What a device author writes. Since 0.1. */
+struct libvhost_backend_ops {
+	uint32_t size;	   /**< sizeof(struct libvhost_backend_ops) */
+	uint32_t reserved; /**< 0 */
+	/** Serves one queue on a worker; see libvhost_ring_fn. @p arg is the backend's arg. */
+	int (*serve)(void *arg, uint32_t queue, struct libvhost_vq *vq);
+	/** Reads configuration space; NULL = opts.config is used. On the caller's dispatch thread. */
+	int (*get_config)(void *arg, uint32_t offset, void *buf, uint32_t len);
+	/** Writes it; NULL = refused. */
+	int (*set_config)(void *arg, uint32_t offset, const void *buf, uint32_t len, uint32_t type);
+};
+
+/** Options of libvhost_backend_new(). Since 0.1. */
+struct libvhost_backend_opts {
+	uint32_t size;				/**< sizeof(struct libvhost_backend_opts) */
+	uint32_t flags;				/**< LIBVHOST_BACKEND_* */
+	uint32_t virtio_id;			/**< virtio device type */
+	uint32_t num_queues;			/**< 1..256 */
+	uint32_t max_regions;			/**< memory slots offered, 8..512; 0 = 509 */
+	uint32_t timeout_ms;			/**< for a started message to arrive and an answer to leave; 0 = 1000 */
+	uint64_t features;			/**< virtio features offered; VERSION_1, bit 30 are added */
+	const struct libvhost_backend_ops *ops; /**< copied */
+	void *arg;				/**< passed to the ops */
+	const void *config;			/**< initial configuration space, copied */
+	uint32_t config_len;			/**< bytes, 0..256 */
+	uint32_t num_workers; /**< sandboxed threads, 1..64; queue n runs on worker n modulo num_workers; 0 = 1 */
+	const struct libvhost_worker_opts *worker; /**< for each of them; NULL = defaults */
+};
+
+#define LIBVHOST_BACKEND_REQUIRE_SEALS 0x1u /**< refuse guest memory that the front-end can still shrink */
+
+/** Makes the device; workers are started and sandboxed at once. @return 0; -EINVAL; -E2BIG; the errors of
+ * libvhost_worker_new(); -ENOMEM. Since 0.1. */
+LIBVHOST_API LIBVHOST_MUST_CHECK int libvhost_backend_new(struct libvhost_ctx *ctx,
+							  const struct libvhost_backend_opts *opts,
+							  struct libvhost_backend **ret);
+
+/** Stops queues, closes and frees. NULL is allowed. Since 0.1. */
+LIBVHOST_API void libvhost_backend_free(struct libvhost_backend *backend);
+
+/** Listens on a unix socket; a stale socket file without a listener is replaced. One front-end at a time, the next
+ * waits. @return 0; -EADDRINUSE (someone listens there); -EACCES; -EINVAL (path); -EBUSY; -EMFILE. Since 0.1. */
+LIBVHOST_API int libvhost_backend_listen(struct libvhost_backend *backend, const char *path);
+
+/** Serves an already connected socket; duplicated. @return 0; -EBUSY (connected already); -ENOTSOCK; -EBADF; -EMFILE.
+ * Since 0.1. */
+LIBVHOST_API int libvhost_backend_adopt(struct libvhost_backend *backend, int fd);
+
+/** A transport whose other end is this back-end, in the same process, without a socket. The transport must be freed
+ * before the back-end. @return 0; -EBUSY; -ENOMEM. Since 0.1. */
+LIBVHOST_API int libvhost_backend_inproc(struct libvhost_backend *backend, struct libvhost_transport **ret);
+
+/** One epoll-able descriptor, readable when dispatch has something to do. @return descriptor; -EMFILE. Since 0.1. */
+LIBVHOST_API int libvhost_backend_fd(struct libvhost_backend *backend);
+
+/** Accepts, reads and answers control messages; waits up to @p timeout_ms. @return 0; -EBUSY. Since 0.1. */
+LIBVHOST_API int libvhost_backend_dispatch(struct libvhost_backend *backend, uint32_t timeout_ms);
+
+/** Takes one event. @return 1, 0; -EINVAL. Since 0.1. */
+LIBVHOST_API int libvhost_backend_next_event(struct libvhost_backend *backend, struct libvhost_event *event);
+
+/** Replaces configuration space and tells the front-end. @return 0; -EINVAL; -ENOTCONN is not an error: stored for the
+ * next front-end. Since 0.1. */
+LIBVHOST_API int libvhost_backend_set_config(struct libvhost_backend *backend, const void *config, uint32_t len);
+
+/** Status of worker @p index. @return 0; -ENOENT; as libvhost_worker_status(). Since 0.1. */
+LIBVHOST_API int libvhost_backend_worker_status(struct libvhost_backend *backend, uint32_t index,
+						struct libvhost_worker_status *status);
+
+/** Copies the last error. @return 0; -EINVAL. Since 0.1. */
+LIBVHOST_API int libvhost_backend_error(struct libvhost_backend *backend, struct libvhost_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

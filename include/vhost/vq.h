@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/**
+ * @file vq.h
+ * One virtqueue in memory, driver or device role. Not thread-safe: one thread at a time owns a queue.
+ *
+ * Whatever the other side writes is treated as hostile: every index, address and length is read once and checked; a
+ * ring that breaks the rules makes the queue "broken" (-EBADMSG from then on) and nothing is written outside guest
+ * memory.
+ */
+#ifndef LIBVHOST_VQ_H
+#define LIBVHOST_VQ_H
+
+#include <vhost/mem.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum libvhost_vq_role {
+	LIBVHOST_VQ_DRIVER = 0, /**< offers buffers */
+	LIBVHOST_VQ_DEVICE = 1	/**< serves them */
+};
+
+/** Sizes and alignments of the three areas of a ring. Since 0.1. */
+struct libvhost_vq_layout {
+	uint32_t size;	      /**< sizeof(struct libvhost_vq_layout) */
+	uint32_t desc_align;  /**< bytes */
+	uint32_t avail_align; /**< bytes */
+	uint32_t used_align;  /**< bytes */
+	uint64_t desc_bytes;  /**< descriptor table */
+	uint64_t avail_bytes; /**< available ring or driver event area */
+	uint64_t used_bytes;  /**< used ring or device event area */
+};
+
+/** Computes them. @p features: virtio bits in use (EVENT_IDX, RING_PACKED). @return 0; -EINVAL (num 0, above 32768,
+ * split and not a power of two). Since 0.1. */
+LIBVHOST_API int libvhost_vq_layout(uint32_t num, uint64_t features, struct libvhost_vq_layout *layout);
+
+/** Options of libvhost_vq_new(). Since 0.1. */
+struct libvhost_vq_opts {
+	uint32_t size;	   /**< sizeof(struct libvhost_vq_opts) */
+	uint32_t flags;	   /**< LIBVHOST_VQ_* */
+	uint32_t role;	   /**< enum libvhost_vq_role */
+	uint32_t num;	   /**< entries, power of two (split), 1..32768 */
+	uint32_t index;	   /**< queue index, for messages */
+	uint32_t base;	   /**< where the ring continues, as SET_VRING_BASE; driver: 0 initialises the ring */
+	uint64_t features; /**< virtio bits in use: INDIRECT_DESC 28, EVENT_IDX 29, VERSION_1 32, RING_PACKED 34 */
+	uint64_t desc;	   /**< guest-physical addresses */
+	uint64_t avail;
+	uint64_t used;
+	int32_t kick_fd;   /**< with HAS_KICK; borrowed until free */
+	int32_t call_fd;   /**< with HAS_CALL; borrowed until free */
+	uint64_t indirect; /**< driver: guest-physical memory for indirect tables (num * max_chain * 16 bytes), 0 = none
+			    */
+	uint32_t max_chain; /**< driver: most buffers of one request; 0 = num */
+	uint32_t reserved;  /**< 0 */
+};
+
+#define LIBVHOST_VQ_HAS_KICK 0x1u
+#define LIBVHOST_VQ_HAS_CALL 0x2u
+#define LIBVHOST_VQ_RESUME   0x4u /**< driver: take over a ring that already holds requests instead of initialising it \
+				   */
+
+/** Attaches to a ring. Keeps @p mem alive. @return 0; -EINVAL; -EFAULT (an area is not in guest memory); -ENOTSUP
+ * (packed in 0.1); -ENOMEM. Since 0.1. */
+LIBVHOST_API LIBVHOST_MUST_CHECK int libvhost_vq_new(struct libvhost_ctx *ctx, struct libvhost_mem *mem,
+						     const struct libvhost_vq_opts *opts, struct libvhost_vq **ret);
+
+/** Frees the object, not the ring. NULL is allowed. Since 0.1. */
+LIBVHOST_API void libvhost_vq_free(struct libvhost_vq *vq);
+
+/** One buffer of a request in guest-physical memory. Since 0.1. */
+struct libvhost_buf {
+	uint64_t gpa;	/**< guest-physical address */
+	uint32_t len;	/**< bytes */
+	uint32_t flags; /**< 0 */
+};
+
+/**
+ * Driver: offers one request: first @p n_read buffers that the device reads, then @p n_write that it writes. Visible to
+ * the device after libvhost_vq_kick().
+ * @param token  comes back in libvhost_used; any value
+ * @return 0; -ENOSPC (ring full); -EINVAL (no buffer, chain longer than max_chain); -EBADMSG (broken). Since 0.1.
+ */
+LIBVHOST_API int libvhost_vq_add(struct libvhost_vq *vq, const struct libvhost_buf *bufs, uint32_t n_read,
+				 uint32_t n_write, uint64_t token);
+
+/** Driver: publishes what was added and notifies the device if it wants to be. @return 1 notified, 0 not needed;
+ * -EBADMSG; -EIO (notification failed). Since 0.1. */
+LIBVHOST_API int libvhost_vq_kick(struct libvhost_vq *vq);
+
+/** One completed request. Since 0.1. */
+struct libvhost_used {
+	uint64_t token; /**< of libvhost_vq_add() */
+	uint32_t len;	/**< bytes the device says it wrote, never above the request's writable total */
+	uint32_t reserved;
+};
+
+/** Driver: takes up to *count completed requests, stores how many. @return 0; -EBADMSG (broken); -EINVAL. Since 0.1. */
+LIBVHOST_API int libvhost_vq_get_used(struct libvhost_vq *vq, struct libvhost_used *used, uint32_t *count);
+
+/**
+ * Both roles: asks the other side for a notification (@p on 1) or for none (0). With 1, returns 1 when work arrived
+ * meanwhile: look again before sleeping.
+ * @return 0 or 1; -EBADMSG. Since 0.1.
+ */
+LIBVHOST_API int libvhost_vq_notify_enable(struct libvhost_vq *vq, uint32_t on);
+
+/** One piece of a request in host memory. Since 0.1. */
+struct libvhost_iov {
+	void *base;
+	size_t len;
+};
+
+/** A request taken by the device role. Since 0.1. */
+struct libvhost_chain {
+	uint32_t size;		  /**< sizeof(struct libvhost_chain), set by the caller */
+	uint32_t head;		  /**< identifies the request until it is pushed */
+	uint32_t n_read;	  /**< pieces the device reads, first in iov */
+	uint32_t n_write;	  /**< pieces the device writes, after them */
+	uint64_t read_len;	  /**< bytes */
+	uint64_t write_len;	  /**< bytes */
+	struct libvhost_iov *iov; /**< caller's array */
+	uint32_t iov_cap;	  /**< its capacity; 1..1024 */
+	uint32_t reserved;
+};
+
+/** Device: takes the next request. @return 1 taken, 0 none; -EBADMSG (the ring broke the rules: queue is broken);
+ * -E2BIG (more than iov_cap pieces: queue is broken); -EINVAL. Since 0.1. */
+LIBVHOST_API int libvhost_vq_pop(struct libvhost_vq *vq, struct libvhost_chain *chain);
+
+/** Device: completes a request; @p written is cut to its writable total. Visible to the driver after
+ * libvhost_vq_flush().
+ *  @return 0; -EINVAL (head not in flight); -EBADMSG. Since 0.1. */
+LIBVHOST_API int libvhost_vq_push(struct libvhost_vq *vq, uint32_t head, uint64_t written);
+
+/** Device: publishes completions and calls the driver if it wants to be. @return 1 called, 0 not needed; -EBADMSG.
+ * Since 0.1. */
+LIBVHOST_API int libvhost_vq_flush(struct libvhost_vq *vq);
+
+/** State of a queue. Since 0.1. */
+struct libvhost_vq_info {
+	uint32_t size;		/**< sizeof(struct libvhost_vq_info) */
+	uint32_t broken;	/**< 1: unusable until reset */
+	uint32_t base;		/**< where the ring would continue, as GET_VRING_BASE returns it */
+	uint32_t in_flight;	/**< requests taken (device) or offered (driver) and not completed */
+	uint64_t requests;	/**< requests popped or added so far */
+	uint64_t notifications; /**< kicks or calls sent so far */
+};
+
+/** @return 0; -EINVAL. Since 0.1. */
+LIBVHOST_API int libvhost_vq_info(struct libvhost_vq *vq, struct libvhost_vq_info *info);
+
+/** Copies the last error. @return 0; -EINVAL. Since 0.1. */
+LIBVHOST_API int libvhost_vq_error(struct libvhost_vq *vq, struct libvhost_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/**
+ * @file worker.h
+ * One sandboxed thread that serves virtqueues. See docs/sandbox.md for what thread mode contains and what it does not.
+ */
+#ifndef LIBVHOST_WORKER_H
+#define LIBVHOST_WORKER_H
+
+#include <vhost/vq.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum libvhost_sandbox_mode {
+	LIBVHOST_SANDBOX_REQUIRED = 0,	  /**< default: no worker without it */
+	LIBVHOST_SANDBOX_BEST_EFFORT = 1, /**< go on without what the host does not allow; status tells */
+	LIBVHOST_SANDBOX_OFF = 2
+};
+
+enum libvhost_sandbox_action {
+	LIBVHOST_SANDBOX_ERRNO = 0,	   /**< default: a forbidden call returns EPERM */
+	LIBVHOST_SANDBOX_KILL_PROCESS = 1, /**< it ends the process */
+	LIBVHOST_SANDBOX_LOG = 2	   /**< it is allowed and logged by the kernel (development) */
+};
+
+enum libvhost_sandbox_caps {
+	LIBVHOST_CAPS_AUTO = 0, /**< dropped when the host can no longer change ids, else kept (see docs/sandbox.md) */
+	LIBVHOST_CAPS_DROP = 1, /**< always dropped: the host must not change ids while workers live */
+	LIBVHOST_CAPS_KEEP = 2
+};
+
+enum libvhost_worker_role {
+	LIBVHOST_ROLE_RING = 0, /**< rings only: eventfds, polling, no file access */
+	LIBVHOST_ROLE_BLOCK = 1 /**< rings and positioned reads and writes on descriptors opened before */
+};
+
+/** Options of libvhost_worker_new(). Since 0.1. */
+struct libvhost_worker_opts {
+	uint32_t size;	  /**< sizeof(struct libvhost_worker_opts) */
+	uint32_t flags;	  /**< 0 */
+	uint32_t role;	  /**< enum libvhost_worker_role */
+	uint32_t sandbox; /**< enum libvhost_sandbox_mode */
+	uint32_t action;  /**< enum libvhost_sandbox_action */
+	uint32_t caps;	  /**< enum libvhost_sandbox_caps */
+	uint32_t poll_us; /**< adaptive polling window before sleeping, microseconds, 0 = none, at most 1000000 */
+	int32_t cpu;	  /**< with HAS_CPU: processor to run on */
+	char name[16];	  /**< thread name, "" = "vhost-worker" */
+};
+
+#define LIBVHOST_WORKER_HAS_CPU 0x1u
+
+/**
+ * Starts the thread and returns after it confirmed its sandbox.
+ * @return 0; -EINVAL; -E2BIG; -EPERM (sandbox required but not to be had: kind SANDBOX); -ENOMEM; -EAGAIN (no thread).
+ * Since 0.1.
+ */
+LIBVHOST_API LIBVHOST_MUST_CHECK int libvhost_worker_new(struct libvhost_ctx *ctx,
+							 const struct libvhost_worker_opts *opts,
+							 struct libvhost_worker **ret);
+
+/** Stops the thread, waits for it (bounded by one handler call) and frees. NULL is allowed. Since 0.1. */
+LIBVHOST_API void libvhost_worker_free(struct libvhost_worker *worker);
+
+/**
+ * Serves one queue once: called on the worker whenever the queue was kicked or may hold work. It pops, works, pushes
+ * and returns; the worker publishes completions. It must be C written for the sandbox: no library call outside
+ * <vhost/vq.h>, no allocation.
+ * @return 1: more may be left (called again after the others had their turn); 0: nothing left; negative: queue is
+ * stopped and reported. Since 0.1.
+ */
+typedef int (*libvhost_ring_fn)(void *arg, struct libvhost_vq *vq);
+
+/** Gives a device-role queue to the worker. @p kick_fd is borrowed until removal; -1 = polled. @return 0; -EINVAL;
+ * -ENOSPC (64 queues); -EEXIST; -ETIMEDOUT. Since 0.1. */
+LIBVHOST_API int libvhost_worker_add_vq(struct libvhost_worker *worker, struct libvhost_vq *vq, int kick_fd,
+					libvhost_ring_fn fn, void *arg, uint32_t timeout_ms);
+
+/** Takes a queue back; when it returns 0 the worker no longer touches it. @return 0; -ENOENT; -ETIMEDOUT (handler
+ * stuck). Since 0.1. */
+LIBVHOST_API int libvhost_worker_remove_vq(struct libvhost_worker *worker, struct libvhost_vq *vq, uint32_t timeout_ms);
+
+/** The kernel's view of a worker, read from /proc. Since 0.1. */
+struct libvhost_worker_status {
+	uint32_t size;		/**< sizeof(struct libvhost_worker_status) */
+	uint32_t tid;		/**< thread id */
+	uint32_t seccomp;	/**< 0 off, 2 filter */
+	uint32_t no_new_privs;	/**< 1 set */
+	uint64_t cap_effective; /**< capability sets */
+	uint64_t cap_permitted;
+	uint64_t cap_bounding;
+	uint32_t queues;   /**< queues served now */
+	uint32_t alive;	   /**< 1 runs */
+	uint64_t wakeups;  /**< times it woke up */
+	uint64_t requests; /**< handler calls that found work */
+};
+
+/** @return 0; -EINVAL; -ESRCH (thread is gone). Since 0.1. */
+LIBVHOST_API int libvhost_worker_status(struct libvhost_worker *worker, struct libvhost_worker_status *status);
+
+/** Names of the system calls that a role's filter allows, one after another: index 0, 1, … @return static name, NULL at
+ * the end. Since 0.1. */
+LIBVHOST_API const char *libvhost_syscalls(uint32_t role, uint32_t index);
+
+/** Copies the last error. @return 0; -EINVAL. Since 0.1. */
+LIBVHOST_API int libvhost_worker_error(struct libvhost_worker *worker, struct libvhost_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

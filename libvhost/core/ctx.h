@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+#ifndef LV_CORE_CTX_H
+#define LV_CORE_CTX_H
+
+#include <stdatomic.h>
+#include <vhost/ctx.h>
+#include "core/clock.h"
+#include "core/error.h"
+
+struct libvhost_ctx {
+	atomic_uint refs;
+	struct libvhost_ctx_opts opts; /* read-only after creation */
+	struct lv_errslot err;
+	uint64_t (*clock)(void *arg); /* NULL = CLOCK_MONOTONIC */
+	void *clock_arg;
+};
+
+struct libvhost_ctx *lv_ctx_ref(struct libvhost_ctx *ctx);
+
+/* Formats and hands one line to the log sink if level is wanted. Never called on a worker. */
+void lv_log(struct libvhost_ctx *ctx, uint32_t level, uint32_t kind, const char *fmt, ...) LV_PRINTF(4, 5);
+
+#endif

@@ -1,0 +1,76 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/*
+ * The only code that moves bytes and descriptors over a unix socket. All sockets are non-blocking; all descriptors
+ * received are close-on-exec. Rules it keeps (each has a test): descriptors belong to the first byte of a header; reads
+ * never cross a message border while a descriptor may follow; MSG_CTRUNC is our own descriptor limit, not the peer's
+ * fault; SIGPIPE never fires; EINTR is retried.
+ */
+#ifndef LV_CORE_WIRE_H
+#define LV_CORE_WIRE_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#define LV_WIRE_MAX_FDS 32u /* most descriptors kept of one message; further ones are closed and counted */
+
+/* One message to send: bytes, and descriptors that travel with its first byte. Borrowed until sent. */
+struct lv_wire_msg {
+	const void *data;
+	uint32_t len;
+	uint32_t nfds;
+	int fds[8];
+};
+
+/*
+ * Sends as many of count messages as the socket takes without blocking, in as few system calls as possible: fd-less
+ * messages are glued behind the preceding one, up to 128 pieces per sendmmsg. *first_off is the offset into msgs[0]
+ * already sent before (in) and into the first unsent message (out). Returns the number of messages completely sent (0 =
+ * would block) or negative errno (-EPIPE, -ECONNRESET, -ETOOMANYREFS...).
+ */
+ssize_t lv_wire_send(int sock, const struct lv_wire_msg *msgs, size_t count, size_t *first_off);
+
+/* Receive buffer of one connection. Bytes are [start,end); descriptors seen so far in fds. */
+struct lv_wire_in {
+	uint8_t *buf;
+	size_t cap, start, end;
+	int fds[LV_WIRE_MAX_FDS];
+	uint32_t nfds;
+	uint32_t fds_dropped; /* received beyond LV_WIRE_MAX_FDS and closed */
+};
+
+int lv_wire_in_init(struct lv_wire_in *in, size_t cap);
+void lv_wire_in_destroy(struct lv_wire_in *in); /* closes descriptors still held */
+void lv_wire_in_reset(struct lv_wire_in *in);	/* forgets bytes, closes descriptors */
+
+/*
+ * Reads up to want further bytes without blocking. bytes_only = 1 allows reading past message borders because no
+ * descriptor is expected: one that arrives all the same is kept in fds and the caller sees nfds > 0. Returns bytes
+ * read; 0 = peer closed; -EAGAIN; -EMFILE when the kernel dropped descriptors for lack of room (MSG_CTRUNC); other
+ * negative errno.
+ */
+ssize_t lv_wire_recv(int sock, struct lv_wire_in *in, size_t want);
+
+/* Closes all descriptors held and sets nfds to 0. */
+void lv_wire_drop_fds(struct lv_wire_in *in);
+
+/* connect(2) to a path without blocking; returns socket or negative errno (-EINPROGRESS never: unix sockets answer
+ * -EAGAIN when the backlog is full). */
+int lv_wire_connect(const char *path);
+/* Listening socket at path; replaces a stale file that nobody listens on. Returns socket or negative errno. */
+int lv_wire_listen(const char *path, int backlog);
+/* accept4 non-blocking close-on-exec; returns socket or negative errno. */
+int lv_wire_accept(int listener);
+/* Duplicates close-on-exec at 3 or above; returns descriptor or negative errno. */
+int lv_fd_dup(int fd);
+/* close that keeps errno and ignores -1. */
+void lv_fd_close(int fd);
+/* Non-blocking close-on-exec eventfd with initial value 0, or negative errno. */
+int lv_eventfd(void);
+/* Adds 1; never blocks, never raises SIGPIPE for an eventfd. 0 or negative errno (-EAGAIN = counter full, the event is
+ * pending anyway). */
+int lv_eventfd_signal(int fd);
+/* Test and clear: 1 was signalled, 0 not. Never blocks even if a peer cleared O_NONBLOCK. */
+int lv_eventfd_drain(int fd);
+
+#endif

@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/*
+ * The state record: everything a device needs to come back, in one pointer-free block. Reconnect replays it to a new
+ * peer; it is written so that it can later be saved as a versioned blob (freeze / thaw). Descriptors and memory live
+ * beside it, indexed by queue.
+ */
+#ifndef LV_DEVICE_RECORD_H
+#define LV_DEVICE_RECORD_H
+
+#include <vhost/dev.h>
+
+#define LV_RECORD_MAGIC	  0x6c767265u /* "lvre" */
+#define LV_RECORD_VERSION 1u
+#define LV_RECORD_CONFIG  256u
+
+enum {
+	LV_RQ_SET = 1u << 0,	   /* the caller set it up */
+	LV_RQ_DISABLED = 1u << 1,  /* leave disabled at start */
+	LV_RQ_MASKED = 1u << 2,	   /* CALL is the private eventfd */
+	LV_RQ_KICK_POLL = 1u << 3, /* no kick descriptor: the device polls */
+	LV_RQ_CALL_POLL = 1u << 4, /* no call descriptor */
+	LV_RQ_RUNNING = 1u << 5,   /* the peer runs it */
+};
+
+struct lv_record_queue {
+	uint32_t flags, num, base, reserved;
+	uint64_t desc, avail, used; /* guest-physical */
+	uint64_t log;
+};
+
+enum {
+	LV_RF_RUNNING = 1u << 0,   /* the device is started */
+	LV_RF_NEGOTIATED = 1u << 1 /* features and protocol features below are remembered from a peer */
+};
+
+struct lv_record {
+	uint32_t magic, version, bytes, flags;
+	uint32_t virtio_id, dialect, num_queues, max_queues;
+	uint32_t max_regions, status, config_len, config_size;
+	uint64_t offered[LIBVHOST_FEATURE_WORDS]; /* by the peer, as read */
+	uint64_t acked[LIBVHOST_FEATURE_WORDS];	  /* by the guest; bit 30 and LOG_ALL are added when sent */
+	uint64_t protocol_offered, protocol_acked;
+	uint64_t backend_offered, backend_acked; /* kernel back-end features */
+	uint64_t generation;			 /* connections so far */
+	uint64_t iova_first, iova_last;		 /* vDPA */
+	uint8_t config[LV_RECORD_CONFIG];	 /* last configuration read, to notice a shrunk one */
+	struct lv_record_queue queue[];		 /* num_queues */
+};
+
+size_t lv_record_size(uint32_t num_queues);
+struct lv_record *lv_record_new(uint32_t virtio_id, uint32_t num_queues);
+struct lv_record *lv_record_dup(const struct lv_record *rec);
+
+#endif

@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/*
+ * Guest memory as the rooms above see it: immutable, reference-counted snapshots sorted by guest-physical address, and
+ * the interface through which devices follow changes.
+ */
+#ifndef LV_MEMORY_MEM_H
+#define LV_MEMORY_MEM_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <poll.h>
+#include <vhost/mem.h>
+#include "core/ctx.h"
+
+/* Ring addresses and regions on vhost-user are gpa + this: unique per region, never 0, and not a host address. */
+#define LV_COOKIE_BASE 0x100000000000ull
+
+struct lv_map {
+	uint64_t gpa, size, mmap_offset;
+	uint64_t user_addr; /* address that vhost-user peers see: cookie, or hva when exposed, or what a front-end sent
+			       (device side) */
+	uint8_t *hva;
+	int fd; /* -1 = no descriptor */
+	uint32_t flags;
+	struct lv_backing *backing; /* keeps mapping and fd alive, shared between snapshots */
+};
+
+struct lv_snapshot {
+	atomic_uint refs;
+	uint64_t generation;
+	uint32_t count;
+	struct lv_map maps[];
+};
+
+/* Takes a reference to the current snapshot (never NULL; may be empty). Any thread. */
+struct lv_snapshot *lv_mem_snapshot(struct libvhost_mem *mem);
+void lv_snapshot_put(struct lv_snapshot *snap);
+
+/* A translation cache of one user (a ring, a device): last hit first, then binary search. */
+struct lv_tlb {
+	uint32_t last;
+};
+
+/* Host address of [gpa, gpa+len) within one region, NULL if not mapped or it crosses the border. The shipped fast path.
+ */
+void *lv_translate(const struct lv_snapshot *snap, struct lv_tlb *tlb, uint64_t gpa, uint64_t len);
+/* Like it but returns how many bytes are contiguous from gpa (0 = unmapped). */
+void *lv_translate_some(const struct lv_snapshot *snap, struct lv_tlb *tlb, uint64_t gpa, uint64_t *len);
+/* Region that holds [addr, addr+len) by user address; NULL if none. */
+const struct lv_map *lv_find_user(const struct lv_snapshot *snap, uint64_t addr, uint64_t len);
+const struct lv_map *lv_find_gpa(const struct lv_snapshot *snap, uint64_t gpa, uint64_t len);
+
+/* Difference between two snapshots: regions only in old, regions only in new (identity: gpa, size, file identity,
+ * offset, user_addr). */
+struct lv_mem_diff {
+	uint32_t removed, added; /* counts; indexes into old->maps and new->maps */
+	uint16_t removed_at[LIBVHOST_MAX_REGIONS], added_at[LIBVHOST_MAX_REGIONS];
+};
+void lv_mem_diff(const struct lv_snapshot *old, const struct lv_snapshot *now, struct lv_mem_diff *diff);
+
+/* Regions as peers with few slots get them: neighbours of the same file that are contiguous in gpa, file and user
+ * address become one. Returns count. */
+uint32_t lv_mem_merge(const struct lv_snapshot *snap, struct lv_map *out, uint32_t cap);
+
+/* A device following the map. Called by commit with no lock of the memory held; the client does not call back into
+ * commit. */
+struct lv_mem_client_ops {
+	/* May the new map be sent at all? 0, -ENOSPC, -ENOTSUP (needs descriptors), -EBUSY. Nothing is changed. A
+	 * client that is stopped says 0. On 0 the client is reserved until finish(). */
+	int (*prepare)(void *client, const struct lv_snapshot *now);
+	/* Undoes prepare when another client refused. */
+	void (*unprepare)(void *client);
+	/* Begins telling the peer. 1 = nothing to do, 0 = wait, negative = failed. */
+	int (*begin)(void *client, struct lv_snapshot *old, struct lv_snapshot *now, uint64_t deadline);
+	/* 1 done, 0 wait, negative failed (the client marks itself LOST). */
+	int (*progress)(void *client);
+	/* Descriptors to wait for. */
+	uint32_t (*pollfds)(void *client, struct pollfd *fds, uint32_t cap);
+	/* Ends, result as of progress or -ETIMEDOUT. */
+	void (*finish)(void *client, int result);
+};
+
+struct lv_mem_client; /* list node, owned by memory/ */
+int lv_mem_attach(struct libvhost_mem *mem, const struct lv_mem_client_ops *ops, void *client,
+		  struct lv_mem_client **ret);
+void lv_mem_detach(struct libvhost_mem *mem, struct lv_mem_client *node);
+struct libvhost_mem *lv_mem_ref(struct libvhost_mem *mem);
+/* Limit of a client's table, for libvhost_has_free_slot(). */
+void lv_mem_client_limit(struct lv_mem_client *node, uint32_t max_regions);
+
+/*
+ * Device side: adds a region as a front-end described it (user_addr kept as given for lookup, file mapped here, bounds
+ * against fstat, regular files and memfds only). In an open transaction. The errors of libvhost_mem_add().
+ */
+int lv_mem_import(struct libvhost_mem *mem, const struct libvhost_region *region);
+
+#endif
