@@ -24,9 +24,11 @@ struct lv_wire_msg {
 
 /*
  * Sends as many of count messages as the socket takes without blocking, in as few system calls as possible: fd-less
- * messages are glued behind the preceding one, up to 128 pieces per sendmmsg. *first_off is the offset into msgs[0]
- * already sent before (in) and into the first unsent message (out). Returns the number of messages completely sent (0 =
- * would block) or negative errno (-EPIPE, -ECONNRESET, -ETOOMANYREFS...).
+ * messages are glued behind the preceding one (a glued batch carries descriptors only with its first byte and stays
+ * below 32 KiB), up to 128 batches per sendmmsg. *first_off is the offset into msgs[0] already sent before (in: its
+ * descriptors went with the first byte) and into the first unsent message (out). Returns the number of messages
+ * completely sent (fewer than count = would block) or negative errno when nothing could be sent (-EPIPE, -ECONNRESET,
+ * -ETOOMANYREFS...).
  */
 ssize_t lv_wire_send(int sock, const struct lv_wire_msg *msgs, size_t count, size_t *first_off);
 
@@ -44,20 +46,29 @@ void lv_wire_in_destroy(struct lv_wire_in *in); /* closes descriptors still held
 void lv_wire_in_reset(struct lv_wire_in *in);	/* forgets bytes, closes descriptors */
 
 /*
- * Reads up to want further bytes without blocking. bytes_only = 1 allows reading past message borders because no
- * descriptor is expected: one that arrives all the same is kept in fds and the caller sees nfds > 0. Returns bytes
- * read; 0 = peer closed; -EAGAIN; -EMFILE when the kernel dropped descriptors for lack of room (MSG_CTRUNC); other
- * negative errno.
+ * Reads up to want further bytes without blocking. The caller keeps want within the message while a descriptor may
+ * follow; more is fine when none is expected (one that arrives all the same is kept in fds: nfds > 0). Returns bytes
+ * read; 0 = peer closed; -EAGAIN; -EMFILE when the kernel dropped descriptors for lack of room (MSG_CTRUNC); -ENOBUFS
+ * when the buffer is full; other negative errno.
  */
 ssize_t lv_wire_recv(int sock, struct lv_wire_in *in, size_t want);
+
+/* Looks without reading: 1 = bytes wait, 0 = none, -EPIPE = peer closed, other negative errno. */
+int lv_wire_pending(int sock);
+
+/* A connected pair of stream sockets. 0 or negative errno. */
+int lv_wire_pair(int socks[2]);
+/* 0 when fd is a connected unix stream socket, else -EBADF or -ENOTSOCK. */
+int lv_wire_check(int fd);
 
 /* Closes all descriptors held and sets nfds to 0. */
 void lv_wire_drop_fds(struct lv_wire_in *in);
 
-/* connect(2) to a path without blocking; returns socket or negative errno (-EINPROGRESS never: unix sockets answer
- * -EAGAIN when the backlog is full). */
+/* connect(2) to a path without blocking; returns socket or negative errno: -ENOTSOCK = the path is something else,
+ * -ECONNREFUSED = nobody listens, -EAGAIN = the backlog is full, -ENAMETOOLONG = over 107 bytes. */
 int lv_wire_connect(const char *path);
-/* Listening socket at path; replaces a stale file that nobody listens on. Returns socket or negative errno. */
+/* Listening socket at path; replaces a socket file that nobody listens on, and nothing else (-EADDRINUSE somebody
+ * listens, -ENOTSOCK another kind of file). Returns socket or negative errno. */
 int lv_wire_listen(const char *path, int backlog);
 /* accept4 non-blocking close-on-exec; returns socket or negative errno. */
 int lv_wire_accept(int listener);

@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/* Single descriptors: duplicate, close, and eventfds that a peer may have tampered with. */
+#include "core/wire.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+int lv_fd_dup(int fd)
+{
+	/* not below 3: a host that closed its stdio must not find our descriptor there */
+	int copy = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+
+	return copy < 0 ? -errno : copy;
+}
+
+void lv_fd_close(int fd)
+{
+	const int keep = errno;
+
+	if (fd >= 0)
+		close(fd); /* never repeated on EINTR: Linux has released the number */
+	errno = keep;
+}
+
+int lv_eventfd(void)
+{
+	int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+
+	return fd < 0 ? -errno : fd;
+}
+
+static int ready(int fd, short events)
+{
+	struct pollfd p = {.fd = fd, .events = events};
+	int n;
+
+	do
+		n = poll(&p, 1, 0);
+	while (n < 0 && errno == EINTR);
+	return n == 1 && (p.revents & events);
+}
+
+int lv_eventfd_signal(int fd)
+{
+	const uint64_t one = 1;
+	ssize_t n;
+
+	/* O_NONBLOCK is shared with whoever holds a duplicate and may be gone; the kernel has no RWF_NOWAIT here */
+	if (!ready(fd, POLLOUT))
+		return fcntl(fd, F_GETFD) < 0 ? -errno : -EAGAIN;
+	do
+		n = write(fd, &one, sizeof(one));
+	while (n < 0 && errno == EINTR);
+	return n < 0 ? -errno : 0;
+}
+
+int lv_eventfd_drain(int fd)
+{
+	uint64_t value;
+	struct iovec iov = {.iov_base = &value, .iov_len = sizeof(value)};
+	ssize_t n;
+
+	do
+		n = preadv2(fd, &iov, 1, -1, RWF_NOWAIT);
+	while (n < 0 && errno == EINTR);
+	if (n < 0 && errno == EOPNOTSUPP && ready(fd, POLLIN))
+		n = read(fd, &value, sizeof(value));
+	return n > 0;
+}
