@@ -48,6 +48,7 @@ void lv_errslot_destroy(struct lv_errslot *slot)
 	pthread_mutex_destroy(&slot->lock);
 }
 
+LV_PRINTF(5, 0)
 static int record(struct lv_errslot *slot, int code, enum libvhost_error_kind kind, const struct lv_where *where,
 		  const char *fmt, va_list args)
 {
