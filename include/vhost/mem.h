@@ -33,51 +33,54 @@ LIBVHOST_API LIBVHOST_MUST_CHECK int libvhost_mem_new(struct libvhost_ctx *ctx, 
 /** Drops the caller's reference; attached devices keep the memory alive. NULL is allowed. Since 0.1. */
 LIBVHOST_API void libvhost_mem_free(struct libvhost_mem *mem);
 
-/** Begins a transaction. @return 0; -EBUSY (one is open, or a commit runs). Since 0.1. */
+/** Begins a transaction. @return 0; -EBUSY (one is open, or a commit runs); -ENOMEM. Since 0.1. */
 LIBVHOST_API int libvhost_mem_begin(struct libvhost_mem *mem);
 
 /**
  * Adds a region to the open transaction. With LIBVHOST_REGION_HAS_FD the file is mapped by the library unless user_addr
  * gives an existing mapping; without, user_addr must be a mapping in this process (kernel and vDPA transports only).
- * The descriptor is duplicated.
- * @return 0; -EINVAL (size 0, no transaction, neither fd nor address, misaligned for the file's page size); -EOVERFLOW
- * (wraps, or past the end of the file); -EEXIST (overlaps a region); -ENOSPC (more than LIBVHOST_MAX_REGIONS); -EBADF;
- * -EPERM (seals required or future writes sealed); -EMFILE; -ENOMEM. Since 0.1.
+ * The descriptor is duplicated. A file that is mapped here already at the same offset and size is not mapped again.
+ * @return 0; -EINVAL (size 0, no transaction, neither fd nor address, unknown flag, not a regular file or memfd, size
+ * or offset misaligned for the file's page size); -EBUSY (a commit runs); -EOVERFLOW (wraps, or past the end of the
+ * file); -EEXIST (overlaps a region); -ENOSPC (more than LIBVHOST_MAX_REGIONS); -EBADF; -EPERM (seals required, writes
+ * sealed, or not open for reading and writing); -EMFILE; -ENOMEM. Since 0.1.
  */
 LIBVHOST_API int libvhost_mem_add(struct libvhost_mem *mem, const struct libvhost_region *region);
 
-/** Adds a region of new memory, a sealed memfd mapped here. @p size bytes, multiple of 4096. @return as add; -ENOMEM.
- * Since 0.1. */
+/** Adds a region of new memory, a sealed memfd mapped here. @p size bytes, multiple of the page size. @return as add;
+ * -ENOSYS (no memfd). Since 0.1. */
 LIBVHOST_API int libvhost_mem_alloc(struct libvhost_mem *mem, uint64_t gpa, uint64_t size);
 
 /** Removes exactly one region in the open transaction. @return 0; -ENOENT (no region with this address and size);
- * -EINVAL. Since 0.1. */
+ * -EINVAL (no transaction); -EBUSY (a commit runs). Since 0.1. */
 LIBVHOST_API int libvhost_mem_remove(struct libvhost_mem *mem, uint64_t gpa, uint64_t size);
 
-/** Forgets the open transaction. @return 0; -EINVAL (none). Since 0.1. */
+/** Forgets the open transaction. @return 0; -EINVAL (none); -EBUSY (a commit runs). Since 0.1. */
 LIBVHOST_API int libvhost_mem_abort(struct libvhost_mem *mem);
 
 /**
  * Makes the transaction's map current and tells all running devices, in parallel, under one deadline. Devices that
  * could not follow are LOST and get an event; their number is stored in @p lost (may be NULL). When it returns, removed
  * regions are no longer used by any device that is not LOST.
- * @return 0, also when devices were lost; -EINVAL (no transaction); -ENOSPC (a device's table is too small: nothing was
- * changed, the transaction stays open); -ENOTSUP (a device needs descriptors: likewise); -EBUSY (a device runs another
- * operation: likewise); -ENOMEM. Since 0.1.
+ * @return 0, also when devices were lost; -EINVAL (no transaction, timeout above 3600000); -ENOSPC (a device's table is
+ * too small: nothing was changed, the transaction stays open); -ENOTSUP (a device needs descriptors: likewise); -EBUSY
+ * (a device runs another operation, or a commit runs: likewise); -ENOMEM. Since 0.1.
  */
 LIBVHOST_API int libvhost_mem_commit(struct libvhost_mem *mem, uint32_t timeout_ms, uint32_t *lost);
 
-/** Whether one more region would still fit in every attached device's table. @return 1 yes, 0 no; -EINVAL. Since 0.1.
- */
+/** Whether one more region would still fit in every attached device's table, counting the open transaction's changes.
+ * @return 1 yes, 0 no; -EINVAL. Since 0.1. */
 LIBVHOST_API int libvhost_has_free_slot(struct libvhost_mem *mem);
 
-/** Copies up to *count regions of the current map, sorted by address; stores how many there are. @return 0; -EINVAL.
+/** Copies up to *count regions of the current map, sorted by address; stores how many there are. user_addr is the host
+ * address; descriptors stay the library's and are valid until a commit that removes the region. @return 0; -EINVAL.
  * Since 0.1. */
 LIBVHOST_API int libvhost_mem_regions(struct libvhost_mem *mem, struct libvhost_region *regions, uint32_t *count);
 
 /**
  * Host address of guest-physical memory. @p len bytes must lie in one region (a shorter run is stored in *contiguous,
- * may be NULL). The address stays valid until a commit that removes the region. Thread-safe, takes no lock.
+ * which may be NULL). The address stays valid until a commit that removes the region. Thread-safe, takes no lock; for
+ * that it records no error text.
  * @return 0; -EFAULT (address unmapped, or len crosses the region's end and contiguous is NULL); -EINVAL. Since 0.1.
  */
 LIBVHOST_API int libvhost_mem_translate(struct libvhost_mem *mem, uint64_t gpa, uint64_t len, void **hva,

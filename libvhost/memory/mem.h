@@ -28,15 +28,23 @@ struct lv_map {
 struct lv_snapshot {
 	atomic_uint refs;
 	uint64_t generation;
+	struct lv_snapshot *retired_next; /* memory/ only: waits for the last reader of the map it was */
+	const uint16_t *by_user;	  /* indexes into maps, sorted by user_addr */
 	uint32_t count;
-	struct lv_map maps[];
+	struct lv_map maps[]; /* sorted by gpa, disjoint */
 };
 
-/* Takes a reference to the current snapshot (never NULL; may be empty). Any thread. */
+/* Copies count maps (sorted by gpa) and takes a reference to each backing. One reference for the caller; NULL = no
+ * memory. */
+struct lv_snapshot *lv_snapshot_new(const struct lv_map *maps, uint32_t count, uint64_t generation);
+/* Takes a reference to the current snapshot (never NULL; may be empty). Any thread, no lock. */
 struct lv_snapshot *lv_mem_snapshot(struct libvhost_mem *mem);
+struct lv_snapshot *lv_snapshot_ref(struct lv_snapshot *snap);
+/* Drops a reference, NULL is allowed. The last one unmaps and closes, so a sandboxed worker must not hold the last. */
 void lv_snapshot_put(struct lv_snapshot *snap);
 
-/* A translation cache of one user (a ring, a device): last hit first, then binary search. */
+/* A translation cache of one user (a ring, a device): last hit first, then binary search. Zero-filled at first; a hint,
+ * so it may outlive the snapshot, but belongs to one thread. */
 struct lv_tlb {
 	uint32_t last;
 };
@@ -44,14 +52,14 @@ struct lv_tlb {
 /* Host address of [gpa, gpa+len) within one region, NULL if not mapped or it crosses the border. The shipped fast path.
  */
 void *lv_translate(const struct lv_snapshot *snap, struct lv_tlb *tlb, uint64_t gpa, uint64_t len);
-/* Like it but returns how many bytes are contiguous from gpa (0 = unmapped). */
+/* Like it but stores how many bytes are contiguous from gpa (0 = unmapped, NULL is returned). */
 void *lv_translate_some(const struct lv_snapshot *snap, struct lv_tlb *tlb, uint64_t gpa, uint64_t *len);
 /* Region that holds [addr, addr+len) by user address; NULL if none. */
 const struct lv_map *lv_find_user(const struct lv_snapshot *snap, uint64_t addr, uint64_t len);
 const struct lv_map *lv_find_gpa(const struct lv_snapshot *snap, uint64_t gpa, uint64_t len);
 
 /* Difference between two snapshots: regions only in old, regions only in new (identity: gpa, size, file identity,
- * offset, user_addr). */
+ * offset, user_addr, read-only, and the host address where both know it: the kernel uses that one). */
 struct lv_mem_diff {
 	uint32_t removed, added; /* counts; indexes into old->maps and new->maps */
 	uint16_t removed_at[LIBVHOST_MAX_REGIONS], added_at[LIBVHOST_MAX_REGIONS];
@@ -59,7 +67,8 @@ struct lv_mem_diff {
 void lv_mem_diff(const struct lv_snapshot *old, const struct lv_snapshot *now, struct lv_mem_diff *diff);
 
 /* Regions as peers with few slots get them: neighbours of the same file that are contiguous in gpa, file and user
- * address become one. Returns count. */
+ * address become one. hva is NULL where the run is not contiguous in this process: it suits peers that map the file
+ * themselves. Backings are borrowed. Returns how many there are; only the first cap are stored. */
 uint32_t lv_mem_merge(const struct lv_snapshot *snap, struct lv_map *out, uint32_t cap);
 
 /* A device following the map. Called by commit with no lock of the memory held; the client does not call back into
@@ -76,16 +85,19 @@ struct lv_mem_client_ops {
 	int (*progress)(void *client);
 	/* Descriptors to wait for. */
 	uint32_t (*pollfds)(void *client, struct pollfd *fds, uint32_t cap);
-	/* Ends, result as of progress or -ETIMEDOUT. */
+	/* Ends, result as of begin or progress (1 or negative) or -ETIMEDOUT. The old snapshot is dropped after the
+	 * last client's. */
 	void (*finish)(void *client, int result);
 };
 
 struct lv_mem_client; /* list node, owned by memory/ */
+/* Attaching takes a reference to mem, detaching drops it. Both wait for a running commit to end: not from a client's
+ * callback. 0; -ENOMEM. */
 int lv_mem_attach(struct libvhost_mem *mem, const struct lv_mem_client_ops *ops, void *client,
 		  struct lv_mem_client **ret);
 void lv_mem_detach(struct libvhost_mem *mem, struct lv_mem_client *node);
 struct libvhost_mem *lv_mem_ref(struct libvhost_mem *mem);
-/* Limit of a client's table, for libvhost_has_free_slot(). */
+/* Limit of a client's table, for libvhost_has_free_slot(); LIBVHOST_MAX_REGIONS until set. */
 void lv_mem_client_limit(struct lv_mem_client *node, uint32_t max_regions);
 
 /*
