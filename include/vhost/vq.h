@@ -58,8 +58,7 @@ struct libvhost_vq_opts {
 
 #define LIBVHOST_VQ_HAS_KICK 0x1u
 #define LIBVHOST_VQ_HAS_CALL 0x2u
-#define LIBVHOST_VQ_RESUME   0x4u /**< driver: take over a ring that already holds requests instead of initialising it \
-				   */
+#define LIBVHOST_VQ_RESUME   0x4u /**< driver: take over a ring that holds requests, do not initialise it */
 
 /** Attaches to a ring. Keeps @p mem alive. @return 0; -EINVAL; -EFAULT (an area is not in guest memory); -ENOTSUP
  * (packed in 0.1); -ENOMEM. Since 0.1. */

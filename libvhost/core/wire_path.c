@@ -119,7 +119,7 @@ int lv_wire_pair(int socks[2])
 
 int lv_wire_check(int fd)
 {
-	struct sockaddr_un addr;
+	struct sockaddr_un addr = {0};
 	socklen_t len = sizeof(addr);
 	int type = 0;
 	socklen_t type_len = sizeof(type);
