@@ -18,7 +18,8 @@ struct lv_program {
 	struct libvhost_req *reqs;
 	uint32_t count, cap;
 	struct lv_arena *arena;
-	bool nomem; /* an add failed; lv_plan_next() turns it into -ENOMEM */
+	bool nomem;		   /* an add failed; lv_plan_next() turns it into -ENOMEM */
+	struct libvhost_req dummy; /* what a failed add returns */
 };
 
 void lv_program_init(struct lv_program *prog);
@@ -28,7 +29,7 @@ void lv_program_free(struct lv_program *prog);
 struct libvhost_req *lv_program_add(struct lv_program *prog, uint32_t op, uint32_t index);
 void *lv_program_alloc(struct lv_program *prog, size_t bytes);
 /* One request per line, for golden tests and logs: "SET_VRING_NUM queue 3 num 256", "-- barrier --" before flagged
- * ones. */
+ * ones, the regions of a table indented below it. Cut at the end of the buffer. */
 void lv_program_text(const struct lv_program *prog, char *buf, size_t cap);
 
 /* Descriptors of one queue; -1 = none. Borrowed by the plan. */
@@ -43,7 +44,7 @@ enum lv_plan_kind {
 	LV_PLAN_RESUME,	 /* reconnect: connect + start from the remembered record in two waits; shrunk offers are an
 			    error */
 	LV_PLAN_MEMORY,	 /* peer_mem -> mem */
-	LV_PLAN_RESET,	 /* the guest wrote status 0 */
+	LV_PLAN_RESET,	 /* the guest wrote status 0: stop, reset, forget accepted features and queues in the record */
 };
 
 /* What a plan may read, and the record copy it may write. One part (transport) of one device. */
@@ -60,6 +61,7 @@ struct lv_plan_env {
 	uint32_t dev_flags;	 /* LIBVHOST_DEV_* */
 	uint64_t protocol_never; /* protocol features not to acknowledge */
 	bool has_on_request;
+	const int *config_call; /* vDPA: eventfd for configuration changes; NULL = none */
 };
 
 struct lv_plan {
@@ -78,10 +80,18 @@ void lv_plan_begin(struct lv_plan *plan, enum lv_plan_kind kind, uint32_t dialec
 int lv_plan_next(struct lv_plan *plan, struct lv_plan_env *env, struct lv_program *prog, struct lv_errslot *err);
 
 /*
- * Harvest after a program failed: results of DONE requests that the record must not lose (bases read by a stop that
- * failed half-way).
+ * Harvest after a program failed: what the record must not lose. A stop or reset that failed half-way: bases already
+ * read, and their queues no longer RUNNING. A start or resume: queues whose kick may have reached the peer are RUNNING,
+ * so that a stop plan undoes exactly those.
  */
 void lv_plan_harvest(struct lv_plan *plan, struct lv_plan_env *env, const struct lv_program *prog);
+
+/*
+ * After a resume's program failed: whether the answers that did arrive explain it by a peer that offers less (a strict
+ * peer hangs up when it is sent remembered features that it lacks). -ENOTSUP (kind SHRUNK recorded in err), else 0.
+ */
+int lv_plan_explain(const struct lv_plan *plan, const struct lv_plan_env *env, const struct lv_program *prog,
+		    struct lv_errslot *err);
 
 /* Ring address as the peer wants it (cookie, HVA, IOVA, GPA). 0 or -EFAULT when not mapped. */
 int lv_plan_ring_addr(const struct lv_plan_env *env, uint64_t gpa, uint64_t len, uint64_t *addr);

@@ -19,7 +19,9 @@ enum {
 	LV_RQ_MASKED = 1u << 2,	   /* CALL is the private eventfd */
 	LV_RQ_KICK_POLL = 1u << 3, /* no kick descriptor: the device polls */
 	LV_RQ_CALL_POLL = 1u << 4, /* no call descriptor */
-	LV_RQ_RUNNING = 1u << 5,   /* the peer runs it */
+	LV_RQ_RUNNING = 1u << 5,   /* the peer runs it (a disabled ring runs too once it got its kick) */
+	LV_RQ_BASE_STALE = 1u << 6 /* stopped, but the peer could not tell where: rebuild base from the used ring and
+				      clear the flag; a start with it is refused */
 };
 
 struct lv_record_queue {
@@ -29,15 +31,17 @@ struct lv_record_queue {
 };
 
 enum {
-	LV_RF_RUNNING = 1u << 0,   /* the device is started */
-	LV_RF_NEGOTIATED = 1u << 1 /* features and protocol features below are remembered from a peer */
+	LV_RF_RUNNING = 1u << 0,    /* the device is started */
+	LV_RF_NEGOTIATED = 1u << 1, /* features and protocol features below are remembered from a peer */
+	LV_RF_LOG = 1u << 2	    /* the dirty log is on: LOG_ALL and the rings' log addresses are sent */
 };
 
 struct lv_record {
 	uint32_t magic, version, bytes, flags;
 	uint32_t virtio_id, dialect, num_queues, max_queues;
 	uint32_t max_regions, status, config_len, config_size;
-	uint64_t offered[LIBVHOST_FEATURE_WORDS]; /* by the peer, as read */
+	uint64_t offered[LIBVHOST_FEATURE_WORDS]; /* by the first peer, as read; a resume never widens it, so that the
+						     guest is shown the same and a rolled-back peer still fits */
 	uint64_t acked[LIBVHOST_FEATURE_WORDS];	  /* by the guest; bit 30 and LOG_ALL are added when sent */
 	uint64_t protocol_offered, protocol_acked;
 	uint64_t backend_offered, backend_acked; /* kernel back-end features */
@@ -48,6 +52,7 @@ struct lv_record {
 };
 
 size_t lv_record_size(uint32_t num_queues);
+/* NULL = out of memory, or more than LIBVHOST_MAX_QUEUES. Freed with free(). */
 struct lv_record *lv_record_new(uint32_t virtio_id, uint32_t num_queues);
 struct lv_record *lv_record_dup(const struct lv_record *rec);
 
