@@ -43,15 +43,16 @@ struct libvhost_vq_opts {
 	uint32_t role;	   /**< enum libvhost_vq_role */
 	uint32_t num;	   /**< entries, power of two (split), 1..32768 */
 	uint32_t index;	   /**< queue index, for messages */
-	uint32_t base;	   /**< where the ring continues, as SET_VRING_BASE; driver: 0 initialises the ring */
+	uint32_t base;	   /**< where the ring continues, as SET_VRING_BASE; driver: index at which the empty ring
+			    * starts, normally 0; ignored with RESUME */
 	uint64_t features; /**< virtio bits in use: INDIRECT_DESC 28, EVENT_IDX 29, VERSION_1 32, RING_PACKED 34 */
 	uint64_t desc;	   /**< guest-physical addresses */
 	uint64_t avail;
 	uint64_t used;
-	int32_t kick_fd;   /**< with HAS_KICK; borrowed until free */
-	int32_t call_fd;   /**< with HAS_CALL; borrowed until free */
-	uint64_t indirect; /**< driver: guest-physical memory for indirect tables (num * max_chain * 16 bytes), 0 = none
-			    */
+	int32_t kick_fd;    /**< with HAS_KICK; borrowed until free */
+	int32_t call_fd;    /**< with HAS_CALL; borrowed until free */
+	uint64_t indirect;  /**< driver: guest-physical memory for indirect tables (num * max_chain * 16 bytes, in one
+			     * region), 0 = none; with it every request of two or more buffers takes one descriptor */
 	uint32_t max_chain; /**< driver: most buffers of one request; 0 = num */
 	uint32_t reserved;  /**< 0 */
 };
@@ -60,8 +61,21 @@ struct libvhost_vq_opts {
 #define LIBVHOST_VQ_HAS_CALL 0x2u
 #define LIBVHOST_VQ_RESUME   0x4u /**< driver: take over a ring that holds requests, do not initialise it */
 
-/** Attaches to a ring. Keeps @p mem alive. @return 0; -EINVAL; -EFAULT (an area is not in guest memory); -ENOTSUP
- * (packed in 0.1); -ENOMEM. Since 0.1. */
+/**
+ * Attaches to a ring. Keeps @p mem alive and follows its changes: when an area of the ring is no longer mapped, the
+ * queue is broken; requests already popped keep their memory mapped until they are pushed.
+ *
+ * A driver initialises the ring, empty. With LIBVHOST_VQ_RESUME it takes the ring as it is: the requests in the
+ * available ring between used.idx and avail.idx count as in flight and come back from libvhost_vq_get_used() flagged
+ * LIBVHOST_USED_RESUMED with their head descriptor as token; all other descriptors are free. That is exact when the
+ * device completes in order or was idle; a device that completes out of order must be drained first. When only the
+ * back-end restarts, the driver's queue object and ring stay as they are: there is nothing to resume.
+ *
+ * A device continues at base; used.idx is taken from the ring.
+ * @return 0; -EINVAL; -E2BIG (options this library does not know); -EFAULT (an area is not mapped, not writable or
+ * misaligned, or crosses a region border); -EBADMSG (RESUME: the ring is inconsistent); -ENOTSUP (packed in 0.1);
+ * -ENOMEM. The error is in the context. Since 0.1.
+ */
 LIBVHOST_API LIBVHOST_MUST_CHECK int libvhost_vq_new(struct libvhost_ctx *ctx, struct libvhost_mem *mem,
 						     const struct libvhost_vq_opts *opts, struct libvhost_vq **ret);
 
@@ -79,29 +93,39 @@ struct libvhost_buf {
  * Driver: offers one request: first @p n_read buffers that the device reads, then @p n_write that it writes. Visible to
  * the device after libvhost_vq_kick().
  * @param token  comes back in libvhost_used; any value
- * @return 0; -ENOSPC (ring full); -EINVAL (no buffer, chain longer than max_chain); -EBADMSG (broken). Since 0.1.
+ * @return 0; -ENOSPC (ring full); -EINVAL (no buffer, an empty one, flags, chain longer than max_chain or 4 GiB);
+ * -EBADMSG (broken). Since 0.1.
  */
 LIBVHOST_API int libvhost_vq_add(struct libvhost_vq *vq, const struct libvhost_buf *bufs, uint32_t n_read,
 				 uint32_t n_write, uint64_t token);
 
-/** Driver: publishes what was added and notifies the device if it wants to be. @return 1 notified, 0 not needed;
- * -EBADMSG; -EIO (notification failed). Since 0.1. */
+/** Driver: publishes what was added and notifies the device if it wants to be. Without a kick descriptor 1 tells the
+ * caller to notify it. @return 1 notified, 0 not needed; -EBADMSG; -EIO (published, but notification failed); -EINVAL.
+ * Since 0.1. */
 LIBVHOST_API int libvhost_vq_kick(struct libvhost_vq *vq);
 
 /** One completed request. Since 0.1. */
 struct libvhost_used {
 	uint64_t token; /**< of libvhost_vq_add() */
-	uint32_t len;	/**< bytes the device says it wrote, never above the request's writable total */
-	uint32_t reserved;
+	uint32_t len;	/**< bytes the device says it wrote, cut to the request's writable total */
+	uint32_t flags; /**< LIBVHOST_USED_* */
 };
 
-/** Driver: takes up to *count completed requests, stores how many. @return 0; -EBADMSG (broken); -EINVAL. Since 0.1. */
+/** Found in the ring by LIBVHOST_VQ_RESUME: the token is the head descriptor, len is as the device says. */
+#define LIBVHOST_USED_RESUMED 0x1u
+
+/**
+ * Driver: takes up to *count completed requests, stores how many. When fewer come than fit and notifications are on,
+ * the next completion notifies. Completions taken before the ring turned out broken are returned; the next call says
+ * -EBADMSG.
+ * @return 0; -EBADMSG (broken); -EINVAL. Since 0.1.
+ */
 LIBVHOST_API int libvhost_vq_get_used(struct libvhost_vq *vq, struct libvhost_used *used, uint32_t *count);
 
 /**
- * Both roles: asks the other side for a notification (@p on 1) or for none (0). With 1, returns 1 when work arrived
- * meanwhile: look again before sleeping.
- * @return 0 or 1; -EBADMSG. Since 0.1.
+ * Both roles: asks the other side for a notification (@p on 1, the state of a new queue) or for none (0; a few may come
+ * all the same). With 1, returns 1 when work arrived meanwhile: look again before sleeping.
+ * @return 0 or 1; -EBADMSG; -EINVAL. Since 0.1.
  */
 LIBVHOST_API int libvhost_vq_notify_enable(struct libvhost_vq *vq, uint32_t on);
 
@@ -124,8 +148,13 @@ struct libvhost_chain {
 	uint32_t reserved;
 };
 
-/** Device: takes the next request. @return 1 taken, 0 none; -EBADMSG (the ring broke the rules: queue is broken);
- * -E2BIG (more than iov_cap pieces: queue is broken); -EINVAL. Since 0.1. */
+/**
+ * Device: takes the next request. A buffer that crosses from one memory region into another becomes several pieces; an
+ * empty buffer none. The pieces stay mapped until the request is pushed. When there is none and notifications are on,
+ * the next request kicks.
+ * @return 1 taken, 0 none; -EBADMSG (the ring broke the rules: queue is broken); -E2BIG (more than iov_cap pieces:
+ * queue is broken); -EINVAL. Since 0.1.
+ */
 LIBVHOST_API int libvhost_vq_pop(struct libvhost_vq *vq, struct libvhost_chain *chain);
 
 /** Device: completes a request; @p written is cut to its writable total. Visible to the driver after
@@ -133,8 +162,9 @@ LIBVHOST_API int libvhost_vq_pop(struct libvhost_vq *vq, struct libvhost_chain *
  *  @return 0; -EINVAL (head not in flight); -EBADMSG. Since 0.1. */
 LIBVHOST_API int libvhost_vq_push(struct libvhost_vq *vq, uint32_t head, uint64_t written);
 
-/** Device: publishes completions and calls the driver if it wants to be. @return 1 called, 0 not needed; -EBADMSG.
- * Since 0.1. */
+/** Device: publishes completions with one store and calls the driver if it wants to be. Without a call descriptor 1
+ * tells the caller to notify it. A call that cannot be sent is counted and dropped: the queue goes on. @return 1
+ * called, 0 not needed; -EBADMSG; -EINVAL. Since 0.1. */
 LIBVHOST_API int libvhost_vq_flush(struct libvhost_vq *vq);
 
 /** State of a queue. Since 0.1. */
@@ -142,9 +172,10 @@ struct libvhost_vq_info {
 	uint32_t size;		/**< sizeof(struct libvhost_vq_info) */
 	uint32_t broken;	/**< 1: unusable until reset */
 	uint32_t base;		/**< where the ring would continue, as GET_VRING_BASE returns it */
-	uint32_t in_flight;	/**< requests taken (device) or offered (driver) and not completed */
+	uint32_t in_flight;	/**< requests taken and not pushed (device), added and not returned (driver) */
 	uint64_t requests;	/**< requests popped or added so far */
-	uint64_t notifications; /**< kicks or calls sent so far */
+	uint64_t notifications; /**< kicks or calls that were due so far and sent if there is a descriptor */
+	uint64_t notify_errors; /**< kicks or calls that could not be sent (bad descriptor) */
 };
 
 /** @return 0; -EINVAL. Since 0.1. */

@@ -42,6 +42,8 @@ struct lv_snapshot *lv_mem_snapshot(struct libvhost_mem *mem);
 struct lv_snapshot *lv_snapshot_ref(struct lv_snapshot *snap);
 /* Drops a reference, NULL is allowed. The last one unmaps and closes, so a sandboxed worker must not hold the last. */
 void lv_snapshot_put(struct lv_snapshot *snap);
+/* Whether snap, of which the caller holds a reference, is still the current one. One load; any thread. */
+bool lv_mem_is_current(struct libvhost_mem *mem, const struct lv_snapshot *snap);
 
 /* A translation cache of one user (a ring, a device): last hit first, then binary search. Zero-filled at first; a hint,
  * so it may outlive the snapshot, but belongs to one thread. */

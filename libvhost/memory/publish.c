@@ -35,6 +35,11 @@ struct lv_snapshot *lv_mem_snapshot(struct libvhost_mem *mem)
 	return snap;
 }
 
+bool lv_mem_is_current(struct libvhost_mem *mem, const struct lv_snapshot *snap)
+{
+	return atomic_load_explicit(&mem->current, memory_order_acquire) == snap;
+}
+
 int libvhost_mem_translate(struct libvhost_mem *mem, uint64_t gpa, uint64_t len, void **hva, uint64_t *contiguous)
 {
 	struct lv_tlb tlb;

@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/*
+ * The one chain walker. A descriptor is copied into a local, checked, and only the copy is used. A walk ends after at
+ * most num descriptors of the ring and INDIRECT_MAX of one indirect table, whatever the links say.
+ */
+#include "vring/vring.h"
+
+#include <errno.h>
+
+/*
+ * Drivers in the field put longer requests than the ring has entries into indirect tables (virtio 1.2, 2.7.5.3.1
+ * forbids it); no more pieces than this fit a libvhost_chain anyway.
+ */
+#define INDIRECT_MAX 1024u
+
+struct walk {
+	struct libvhost_vq *vq;
+	struct libvhost_iov *iov;
+	uint32_t cap, n_read, n_write;
+	uint64_t read_len, write_len;
+	uint16_t head;
+	uint32_t at;		    /* descriptor under inspection, for messages */
+	const struct lv_desc *base; /* the table, NULL when it is not contiguous and aligned in host memory */
+	uint64_t table;		    /* its guest address when it is an indirect one */
+	uint32_t entries, left;	    /* in the table; steps the walk may still take */
+	bool inside;		    /* an indirect table */
+};
+
+static LV_COLD int violation(struct walk *w, const struct lv_desc *d, const char *what)
+{
+	return lv_vq_break(w->vq, "head %u, %sdescriptor %u (address %#llx, length %u, flags %#x, next %u): %s",
+			   w->head, w->inside ? "indirect " : "", w->at, (unsigned long long)d->addr, d->len, d->flags,
+			   d->next, what);
+}
+
+static LV_COLD int too_long(struct walk *w)
+{
+	struct lv_where where = LV_WHERE_NONE;
+
+	where.queue = w->vq->opts.index;
+	w->vq->broken = true;
+	return lv_fail_at(
+		&w->vq->err, -E2BIG, LIBVHOST_EK_OUTPUT_TOO_SMALL, &where,
+		"queue %u: head %u, %sdescriptor %u: the request has more than iov_cap = %u pieces; the queue "
+		"is broken until the device is reset",
+		w->vq->opts.index, w->head, w->inside ? "indirect " : "", w->at, w->cap);
+}
+
+/* An indirect table may cross regions or be misaligned: bytes one by one, each read once. */
+static LV_COLD bool copy_desc(struct walk *w, uint32_t i, struct lv_desc *out)
+{
+	uint8_t *to = (uint8_t *)out;
+	uint64_t gpa = w->table + (uint64_t)i * sizeof(*out);
+
+	for (uint32_t n = 0; n < sizeof(*out); n++, gpa++) {
+		const uint8_t *from = lv_translate(w->vq->snap, &w->vq->tlb, gpa, 1);
+
+		if (!from)
+			return false;
+		to[n] = __atomic_load_n(from, __ATOMIC_RELAXED);
+	}
+	*out = lv_desc_swapped(w->vq->ring.swap, *out);
+	return true;
+}
+
+/* Copies descriptor i of the current table. */
+static inline int fetch(struct walk *w, uint32_t i, struct lv_desc *d)
+{
+	w->at = i;
+	if (LV_UNLIKELY(i >= w->entries || !w->left))
+		return violation(w, d, i >= w->entries ? "reached by a link out of the table" : "chain does not end");
+	w->left--;
+	if (LV_LIKELY(w->base != NULL)) {
+		*d = lv_desc_get(w->vq->ring.swap, &w->base[i]);
+		return 0;
+	}
+	return copy_desc(w, i, d) ? 0 : violation(w, d, "its indirect table is not mapped");
+}
+
+/* Goes on in the table that d describes. virtio 1.2, 2.7.5.3: WRITE is ignored here, NEXT and nesting are forbidden. */
+static int descend(struct walk *w, const struct lv_desc *d)
+{
+	const char *what = NULL;
+
+	if (!w->vq->indirect_ok)
+		what = "INDIRECT was not negotiated";
+	else if (w->inside)
+		what = "an indirect table inside an indirect table";
+	else if (d->flags & LV_DESC_NEXT)
+		what = "INDIRECT and NEXT together";
+	else if (!d->len || d->len % sizeof(*d))
+		what = "length of an indirect table is not a multiple of 16";
+	else if (d->addr + d->len - 1 < d->addr)
+		what = "address and length wrap";
+	if (what)
+		return violation(w, d, what);
+	w->inside = true;
+	w->table = d->addr;
+	w->entries = d->len / (uint32_t)sizeof(*d);
+	w->left = w->entries < INDIRECT_MAX ? w->entries : INDIRECT_MAX;
+	w->base = lv_translate(w->vq->snap, &w->vq->tlb, d->addr, d->len);
+	if ((uintptr_t)w->base % _Alignof(uint64_t))
+		w->base = NULL;
+	return 0;
+}
+
+/* Appends the buffer of d, in as many pieces as it has regions. */
+static inline int append(struct walk *w, const struct lv_desc *d)
+{
+	const struct lv_snapshot *snap = w->vq->snap;
+	const bool write = d->flags & LV_DESC_WRITE;
+	uint64_t gpa = d->addr, left = d->len;
+
+	if (LV_UNLIKELY(!write && w->n_write))
+		return violation(w, d, "a readable buffer after a writable one");
+	if (LV_UNLIKELY(left && gpa + left - 1 < gpa))
+		return violation(w, d, "address and length wrap");
+	while (left) {
+		uint64_t run = left;
+		void *hva = lv_translate_some(snap, &w->vq->tlb, gpa, &run);
+		struct libvhost_iov *iov = &w->iov[w->n_read + w->n_write];
+
+		if (LV_UNLIKELY(!hva || !run))
+			return violation(w, d, "the buffer is not (completely) in guest memory");
+		if (LV_UNLIKELY(write && snap->maps[w->vq->tlb.last].flags & LIBVHOST_REGION_READONLY))
+			return violation(w, d, "a writable buffer in read-only memory");
+		if (LV_UNLIKELY(w->n_read + w->n_write == w->cap))
+			return too_long(w);
+		run = run < left ? run : left;
+		*iov = (struct libvhost_iov){.base = hva, .len = (size_t)run};
+		if (write)
+			w->n_write++;
+		else
+			w->n_read++;
+		gpa += run;
+		left -= run;
+	}
+	if (write)
+		w->write_len += d->len;
+	else
+		w->read_len += d->len;
+	return 0;
+}
+
+int lv_chain_walk(struct libvhost_vq *vq, uint16_t head, struct libvhost_chain *out)
+{
+	struct walk w = {.vq = vq,
+			 .iov = out->iov,
+			 .cap = out->iov_cap,
+			 .head = head,
+			 .base = vq->ring.desc,
+			 .entries = vq->ring.num,
+			 .left = vq->ring.num};
+	struct lv_desc d = {0};
+	uint32_t i = head;
+	int rc;
+
+	for (;;) {
+		rc = fetch(&w, i, &d);
+		if (rc < 0)
+			return rc;
+		if (d.flags & LV_DESC_INDIRECT) {
+			rc = descend(&w, &d);
+			i = 0;
+		} else {
+			rc = append(&w, &d);
+			if (!(d.flags & LV_DESC_NEXT))
+				break;
+			i = d.next;
+		}
+		if (rc < 0)
+			return rc;
+	}
+	if (rc < 0)
+		return rc;
+	if (LV_UNLIKELY(w.read_len + w.write_len > 1ull << 32))
+		return violation(&w, &d, "the request is larger than 4 GiB");
+	out->head = head;
+	out->n_read = w.n_read;
+	out->n_write = w.n_write;
+	out->read_len = w.read_len;
+	out->write_len = w.write_len;
+	return 0;
+}

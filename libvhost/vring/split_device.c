@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/* The device's side of a split ring. The driver is not trusted: what it may do to us is decided by private memory. */
+#include "vring/vring.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+static int split_device_notify(struct libvhost_vq *vq, bool on);
+
+static int split_device_init(struct libvhost_vq *vq)
+{
+	struct lv_split_device *d = &vq->dev;
+	int rc;
+
+	d->taken = calloc(vq->opts.num, sizeof(*d->taken));
+	d->pending = calloc(vq->opts.num, sizeof(*d->pending));
+	if (!d->taken || !d->pending)
+		return -ENOMEM;
+	d->avail_idx = d->avail_seen = (uint16_t)vq->opts.base;
+	d->used_idx = lv_ring_idx(&vq->ring, vq->ring.used);
+	rc = split_device_notify(vq, true);
+	return rc < 0 ? rc : 0;
+}
+
+static void split_device_destroy(struct libvhost_vq *vq)
+{
+	free(vq->dev.taken);
+	free(vq->dev.pending);
+}
+
+/* Reads avail.idx. 1 = there are requests, 0 = none, negative = more than the ring holds. */
+static int look(struct libvhost_vq *vq)
+{
+	struct lv_split_device *d = &vq->dev;
+	const uint16_t idx = lv_ring_idx(&vq->ring, vq->ring.avail);
+
+	if (LV_UNLIKELY((uint16_t)(idx - d->avail_idx) > vq->opts.num))
+		return lv_vq_break(vq, "available index %u is %u ahead of %u, more than the ring holds", idx,
+				   (uint16_t)(idx - d->avail_idx), d->avail_idx);
+	d->avail_seen = idx;
+	return idx != d->avail_idx;
+}
+
+/* Asks for a kick with the next request, then looks once more: the driver may have been faster. */
+static int rearm(struct libvhost_vq *vq)
+{
+	if (vq->event_idx)
+		lv_event_set(&vq->ring, lv_avail_event(&vq->ring), vq->dev.avail_idx);
+	else
+		lv_ring_set_flags(&vq->ring, vq->ring.used, 0);
+	vq->dev.armed = vq->dev.avail_idx;
+	lv_ring_fence();
+	return look(vq);
+}
+
+static int split_device_notify(struct libvhost_vq *vq, bool on)
+{
+	vq->notify_on = on;
+	if (on)
+		return rearm(vq);
+	/* With event indexes flags are not looked at: an index just passed is 65535 requests away. */
+	if (vq->event_idx)
+		lv_event_set(&vq->ring, lv_avail_event(&vq->ring), (uint16_t)(vq->dev.avail_idx - 1));
+	else
+		lv_ring_set_flags(&vq->ring, vq->ring.used, LV_USED_NO_NOTIFY);
+	return 0;
+}
+
+static int split_pop(struct libvhost_vq *vq, struct libvhost_chain *chain)
+{
+	struct lv_split_device *d = &vq->dev;
+	struct lv_taken *t;
+	uint16_t head;
+	int rc;
+
+	if (d->avail_idx == d->avail_seen) {
+		rc = look(vq);
+		if (rc == 0 && vq->event_idx && vq->notify_on && d->armed != d->avail_idx)
+			rc = rearm(vq);
+		if (rc <= 0)
+			return rc;
+	}
+	head = lv_avail_get(&vq->ring, d->avail_idx);
+	if (LV_UNLIKELY(head >= vq->opts.num))
+		return lv_vq_break(vq, "available index %u names head %u, which does not exist", d->avail_idx, head);
+	t = &d->taken[head];
+	if (LV_UNLIKELY(t->state != LV_HEAD_FREE))
+		return lv_vq_break(vq, "available index %u names head %u, which is still in flight", d->avail_idx,
+				   head);
+	rc = lv_chain_walk(vq, head, chain);
+	if (LV_UNLIKELY(rc < 0))
+		return rc;
+	*t = (struct lv_taken){.writable = chain->write_len > UINT32_MAX ? UINT32_MAX : (uint32_t)chain->write_len,
+			       .hold = (uint16_t)vq->hold,
+			       .state = LV_HEAD_TAKEN};
+	vq->holds[vq->hold].users++;
+	vq->in_flight++;
+	vq->requests++;
+	d->avail_idx++;
+	return 1;
+}
+
+static int split_push(struct libvhost_vq *vq, uint32_t head, uint64_t written)
+{
+	struct lv_split_device *d = &vq->dev;
+	struct lv_taken *t;
+
+	if (LV_UNLIKELY(head >= vq->opts.num || d->taken[head].state != LV_HEAD_TAKEN))
+		return lv_fail(&vq->err, -EINVAL, LIBVHOST_EK_ARGUMENT,
+			       "queue %u: push of head %u, which is not in flight", vq->opts.index, head);
+	t = &d->taken[head];
+	d->pending[d->n_pending++] =
+		(struct lv_used_elem){.id = head, .len = written < t->writable ? (uint32_t)written : t->writable};
+	t->state = LV_HEAD_PUSHED;
+	lv_vq_release(vq, t->hold);
+	vq->in_flight--;
+	return 0;
+}
+
+/* Whether the driver sleeps and wants to hear of used.idx moving from old. */
+static bool call_wanted(const struct libvhost_vq *vq, uint16_t old)
+{
+	if (vq->event_idx)
+		return lv_need_event(lv_event_get(&vq->ring, lv_used_event(&vq->ring)), vq->dev.used_idx, old);
+	return !(lv_ring_flags(&vq->ring, vq->ring.avail) & LV_AVAIL_NO_INTERRUPT);
+}
+
+static int split_flush(struct libvhost_vq *vq)
+{
+	struct lv_split_device *d = &vq->dev;
+	const uint16_t old = d->used_idx;
+
+	if (!d->n_pending)
+		return 0;
+	for (uint32_t i = 0; i < d->n_pending; i++) {
+		lv_used_put(&vq->ring, (uint16_t)(old + i), d->pending[i]);
+		d->taken[d->pending[i].id].state = LV_HEAD_FREE;
+	}
+	d->used_idx = (uint16_t)(old + d->n_pending);
+	d->n_pending = 0;
+	lv_ring_set_idx(&vq->ring, vq->ring.used, d->used_idx);
+	lv_ring_fence(); /* the index is out before we look whether the driver sleeps */
+	if (!call_wanted(vq, old))
+		return 0;
+	return lv_vq_signal(vq, vq->opts.flags & LIBVHOST_VQ_HAS_CALL, vq->opts.call_fd) < 0 ? 0 : 1;
+}
+
+static uint16_t split_device_base(struct libvhost_vq *vq)
+{
+	return vq->dev.avail_idx;
+}
+
+const struct lv_vq_ops lv_split_device_ops = {
+	.init = split_device_init,
+	.destroy = split_device_destroy,
+	.map = lv_split_map,
+	.notify_enable = split_device_notify,
+	.base = split_device_base,
+	.pop = split_pop,
+	.push = split_push,
+	.flush = split_flush,
+};
