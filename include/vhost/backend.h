@@ -25,6 +25,12 @@ struct libvhost_backend_ops {
 	int (*get_config)(void *arg, uint32_t offset, void *buf, uint32_t len);
 	/** Writes it; NULL = refused. */
 	int (*set_config)(void *arg, uint32_t offset, const void *buf, uint32_t len, uint32_t type);
+	/**
+	 * Takes the protocol over, for bridges and tracers: every decoded request of the front-end comes here, in
+	 * order, and is answered from its result fields (err, result, data_out, out_fd) when it returns; the other
+	 * callbacks are not used and no worker is needed. Descriptors of the request are valid during the call.
+	 */
+	int (*on_request)(void *arg, struct libvhost_req *req);
 };
 
 /** Options of libvhost_backend_new(). Since 0.1. */
@@ -79,6 +85,15 @@ LIBVHOST_API int libvhost_backend_next_event(struct libvhost_backend *backend, s
 /** Replaces configuration space and tells the front-end. @return 0; -EINVAL; -ENOTCONN is not an error: stored for the
  * next front-end. Since 0.1. */
 LIBVHOST_API int libvhost_backend_set_config(struct libvhost_backend *backend, const void *config, uint32_t len);
+
+/**
+ * Sends one back-end request (LIBVHOST_OP_BACKEND_*) to the connected front-end and waits for its answer if there is
+ * one.
+ * @return 0; -ENOTCONN (no front-end, or it gave no back-end channel); -EINVAL; -EIO (refused); -ETIMEDOUT; -EPROTO
+ * (channel closed). Since 0.1.
+ */
+LIBVHOST_API int libvhost_backend_request(struct libvhost_backend *backend, struct libvhost_req *req,
+					  uint32_t timeout_ms);
 
 /** Status of worker @p index. @return 0; -ENOENT; as libvhost_worker_status(). Since 0.1. */
 LIBVHOST_API int libvhost_backend_worker_status(struct libvhost_backend *backend, uint32_t index,
