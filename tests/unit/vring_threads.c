@@ -1,0 +1,233 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/* Two threads on one ring: a pair that sleeps on eventfds, and a driver that rewrites descriptors while they are read.
+ */
+#include "ringhelp.h"
+
+#include <poll.h>
+#include <pthread.h>
+
+#if defined(__SANITIZE_THREAD__)
+#define SLOWER 20
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define SLOWER 20
+#endif
+#endif
+#ifndef SLOWER
+#define SLOWER 1
+#endif
+
+#define REQUESTS (200000 / SLOWER)
+#define SLOTS	 64u
+
+/* One side of the pair; failed names the line that went wrong, because a CHECK belongs to the main thread. */
+struct side {
+	struct rig *r;
+	int failed;
+	uint64_t sleeps;
+};
+
+/* Sleeps until fd is signalled. False: five seconds without a wake-up, so one was lost. */
+static bool wait_for(int fd)
+{
+	struct pollfd p = {.fd = fd, .events = POLLIN};
+
+	return poll(&p, 1, 5000) == 1 && signalled(fd);
+}
+
+/* Answers each request with its number plus one. */
+static int serve(struct rig *r, uint64_t *done)
+{
+	struct libvhost_iov iov[4];
+	struct libvhost_chain c = {.size = sizeof(c), .iov = iov, .iov_cap = 4};
+	int rc;
+
+	while ((rc = libvhost_vq_pop(r->dev, &c)) == 1) {
+		*(uint64_t *)iov[1].base = *(uint64_t *)iov[0].base + 1;
+		if (libvhost_vq_push(r->dev, c.head, 8))
+			return __LINE__;
+		++*done;
+		if (*done % 7 == 0 && libvhost_vq_flush(r->dev) < 0)
+			return __LINE__;
+	}
+	return rc < 0 || libvhost_vq_flush(r->dev) < 0 ? __LINE__ : 0;
+}
+
+static void *device(void *arg)
+{
+	struct side *s = arg;
+	uint64_t done = 0;
+
+	while (!s->failed) {
+		s->failed = serve(s->r, &done);
+		if (done == REQUESTS)
+			break;
+		if (libvhost_vq_notify_enable(s->r->dev, 1))
+			continue;
+		s->sleeps++;
+		if (!wait_for(s->r->kick))
+			s->failed = __LINE__;
+	}
+	return NULL;
+}
+
+static void drive(struct rig *r)
+{
+	uint64_t next = 0, done = 0, *data = at(&r->g, DATA);
+	uint8_t busy[SLOTS] = {0};
+
+	while (done < REQUESTS) {
+		struct libvhost_used u[16];
+		uint32_t n = 16;
+
+		for (uint32_t slot = (uint32_t)(next % SLOTS); next < REQUESTS && !busy[slot];
+		     slot = (uint32_t)(++next % SLOTS)) {
+			const struct libvhost_buf b[] = {{.gpa = DATA + slot * 16, .len = 8},
+							 {.gpa = DATA + slot * 16 + 8, .len = 8}};
+
+			data[slot * 2] = next;
+			if (libvhost_vq_add(r->drv, b, 1, 1, next) == -ENOSPC)
+				break;
+			busy[slot] = 1;
+		}
+		CHECK(libvhost_vq_kick(r->drv) >= 0);
+		CHECK_EQ(libvhost_vq_get_used(r->drv, u, &n), 0);
+		for (uint32_t i = 0; i < n; i++) {
+			CHECK_EQ(data[u[i].token % SLOTS * 2 + 1], u[i].token + 1);
+			busy[u[i].token % SLOTS] = 0;
+		}
+		done += n;
+		if (!n && libvhost_vq_notify_enable(r->drv, 1) == 0)
+			CHECK(wait_for(r->call));
+	}
+}
+
+static void pair(uint32_t num, uint64_t features)
+{
+	struct side s = {0};
+	pthread_t thread;
+	struct rig r;
+
+	rig_new(&r, num, features);
+	s.r = &r;
+	CHECK_EQ(pthread_create(&thread, NULL, device, &s), 0);
+	drive(&r);
+	CHECK_EQ(pthread_join(thread, NULL), 0);
+	CHECK_EQ(s.failed, 0);
+	CHECK_EQ(vq_info(r.dev).requests, REQUESTS);
+	rig_free(&r);
+}
+
+TEST(vring_threads, no_wakeup_is_lost_with_flags)
+{
+	pair(32, 0);
+}
+
+TEST(vring_threads, no_wakeup_is_lost_with_event_indexes)
+{
+	pair(128, F_EVENT);
+	pair(16, F_EVENT | F_INDIRECT);
+	pair(2, F_EVENT);
+}
+
+#define HOSTILE_REQUESTS (1000000 / SLOWER)
+#define HOSTILE_NUM	 64u
+#define TABLE		 (RAM + 0x10000)
+
+struct flipper {
+	struct rig *r;
+	atomic_bool stop;
+};
+
+/* Values that pass every check alone and none when mixed: next to the ends of memory, of the tables, of 64 bits. */
+static void flip(uint32_t seed, struct lv_desc *d)
+{
+	static const uint64_t addrs[] = {DATA, DATA + HALF - 16, DATA + HALF - 4096, TABLE,
+					 DATA, DATA + HALF / 2,	 UINT64_MAX - 15,    DATA + HALF,
+					 DATA};
+	static const uint32_t lens[] = {16, 4096, 1, 0, 32, 64, HALF, 16};
+	const uint16_t flags[] = {
+		0, LV_DESC_NEXT, LV_DESC_WRITE, LV_DESC_NEXT | LV_DESC_WRITE, LV_DESC_NEXT, LV_DESC_INDIRECT};
+	const uint32_t i = seed >> 8;
+
+	switch (seed >> 4 & 3) {
+	case 0:
+		__atomic_store_n(&d->addr, addrs[i % 9], __ATOMIC_RELAXED);
+		break;
+	case 1:
+		__atomic_store_n(&d->len, lens[i % 8], __ATOMIC_RELAXED);
+		break;
+	case 2:
+		__atomic_store_n(&d->flags, flags[i % 6], __ATOMIC_RELAXED);
+		break;
+	default:
+		__atomic_store_n(&d->next, (uint16_t)(i % 97 ? i % HOSTILE_NUM : HOSTILE_NUM), __ATOMIC_RELAXED);
+	}
+}
+
+static void *flipper(void *arg)
+{
+	struct flipper *f = arg;
+	struct lv_desc *table = at(&f->r->g, TABLE);
+	uint32_t seed = 1;
+
+	while (!atomic_load_explicit(&f->stop, memory_order_relaxed)) {
+		seed = seed * 1664525 + 1013904223;
+		flip(seed >> 3, (seed >> 30 ? f->r->ring.desc : table) + (seed >> 24) % HOSTILE_NUM);
+	}
+	return NULL;
+}
+
+/* Touches both ends of every piece, as a device would all of it. */
+static uint64_t touch(const struct libvhost_chain *c)
+{
+	uint64_t sum = 0;
+
+	for (uint32_t i = 0; i < c->n_read + c->n_write; i++) {
+		uint8_t *first = c->iov[i].base, *last = first + c->iov[i].len - 1;
+		uint8_t byte = __atomic_load_n(first, __ATOMIC_RELAXED) ^ __atomic_load_n(last, __ATOMIC_RELAXED);
+
+		sum += c->iov[i].len;
+		if (i >= c->n_read)
+			__atomic_store_n(last, byte, __ATOMIC_RELAXED);
+	}
+	return sum;
+}
+
+TEST(vring_threads, R205_descriptors_flipped_while_they_are_read)
+{
+	struct flipper f = {0};
+	uint32_t good = 0, bad = 0;
+	struct libvhost_chain c;
+	pthread_t thread;
+	struct rig r;
+
+	rig_memory(&r, HOSTILE_NUM, F_INDIRECT);
+	r.opts.flags = 0;
+	rig_device(&r);
+	f.r = &r;
+	for (uint32_t i = 0; i < HOSTILE_NUM; i++)
+		desc(&r, i, DATA, 16, 0, 0);
+	CHECK_EQ(pthread_create(&thread, NULL, flipper, &f), 0);
+	while (good + bad < HOSTILE_REQUESTS) {
+		offer(&r, (good + bad) % HOSTILE_NUM);
+		int rc = rig_pop(&r, &c);
+
+		if (rc == 1) {
+			CHECK_EQ(touch(&c), c.read_len + c.write_len);
+			CHECK_EQ(libvhost_vq_push(r.dev, c.head, 1), 0);
+			CHECK(libvhost_vq_flush(r.dev) >= 0);
+			good++;
+			continue;
+		}
+		CHECK(rc == -EBADMSG || rc == -E2BIG);
+		bad++;
+		libvhost_vq_free(r.dev);
+		r.opts.base = lv_ring_idx(&r.ring, r.ring.avail);
+		rig_device(&r);
+	}
+	atomic_store(&f.stop, true);
+	CHECK_EQ(pthread_join(thread, NULL), 0);
+	CHECK(good > HOSTILE_REQUESTS / 100 && bad > HOSTILE_REQUESTS / 100);
+	rig_free(&r);
+}
