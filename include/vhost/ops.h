@@ -4,6 +4,7 @@
  * Every operation of vhost, one number each. Numbers are never reused.
  * Made by scripts/gen-ops from libvhost/protocol/ops.def; do not edit.
  */
+/* clang-format off */
 #ifndef LIBVHOST_OPS_H
 #define LIBVHOST_OPS_H
 

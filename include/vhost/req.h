@@ -4,8 +4,33 @@
  * One request: the fixed 128-byte form in which every transport says everything it can say.
  *
  * A program is an array of these. A request is a front-end message, an ioctl, an IOTLB write, or (inbound) a message of
- * the back-end. Which member of the argument union an operation uses, whether it takes descriptors and what it returns
- * stands in its row of <vhost/ops.h> and is returned by libvhost_op_info().
+ * the back-end. The payload kind that libvhost_op_info() returns says which member of the argument union is used and
+ * where results lie; queue numbers are in .index, descriptors in .fd under LIBVHOST_REQ_HAS_FD:
+ *
+ *  - U64: .u64 (SET_FEATURES: .features, low word first). NONE: nothing, but GET_ reads a number into result[0].
+ *  - STATE: .index and .num; GET_VRING_BASE reads result[0].
+ *  - VRING_FD: .index and .fd; without descriptor: polling.
+ *  - ADDR: .index and .addr. REGION: .region, ADD_MEM_REG with .fd. LOG: .log and .fd.
+ *  - TABLE: .table, data_in = struct libvhost_region[], each with its own descriptor.
+ *  - IOTLB: .iotlb, both directions.
+ *  - CONFIG: .config; GET_CONFIG writes data_out and result[0] = bytes, SET_CONFIG reads data_in.
+ *  - CRYPTO: data_in = the session as on the wire (1072 bytes, older peers 632); result[0] = its identifier, data_out
+ *    (optional) = the session as it came back.
+ *  - INFLIGHT: .inflight; GET_INFLIGHT_FD returns result[0] = size, result[1] = offset, out_fd; SET_ takes .fd.
+ *  - UUID: .uuid; GET_SHARED_OBJECT and the look-up return out_fd.
+ *  - TRANSFER: .transfer and .fd; result[0] = the word the peer answered, out_fd if it gave one.
+ *  - MMAP: .mmap, SHMEM_MAP with .fd. AREA: .index, .area, and .fd unless it removes.
+ *  - POSTCOPY_ADVISE returns out_fd; GET_SHMEM_CONFIG writes data_out = {u32 count, u32 0, u64 sizes[256]} (2056 bytes)
+ *    and result[0] = count.
+ *  - RAW: .raw, data_in, .fd; if it waits for a reply: data_out, out_fd, result[0] = the reply's header flags.
+ *
+ * Operations that only ioctls have: numbers in .u64 and result[0]; ring states in .index and .num (group and address
+ * space of VDPA_SET_GROUP_ASID too); workers .index and .u64; VDPA_GET_IOVA_RANGE result[0] first, result[1] last;
+ * SET_FEATURES_ARRAY .features, GET_FEATURES_ARRAY result[0] and result[1]; SCSI endpoints data_in = target name
+ * without terminator, .u64 = ABI version, .index = portal group; NET_SET_BACKEND .index and .fd, without descriptor:
+ * detach.
+ *
+ * Arguments are never written to.
  */
 #ifndef LIBVHOST_REQ_H
 #define LIBVHOST_REQ_H
@@ -75,17 +100,17 @@ struct libvhost_req_iotlb {
 /** Argument of GET_CONFIG / SET_CONFIG; bytes travel in data_out / data_in. */
 struct libvhost_req_config {
 	uint32_t offset; /**< first byte */
-	uint32_t size;	 /**< number of bytes, 1..256 on vhost-user */
+	uint32_t size;	 /**< number of bytes, 1..256 on vhost-user, 1..4096 on vDPA */
 	uint32_t flags;	 /**< SET_CONFIG: 0 guest write, 1 live migration */
 };
 
-/** Argument and result of GET_INFLIGHT_FD, argument of SET_INFLIGHT_FD. */
+/** Argument of GET_INFLIGHT_FD (queues and size only) and SET_INFLIGHT_FD. */
 struct libvhost_req_inflight {
-	uint64_t mmap_size;
-	uint64_t mmap_offset;
-	uint16_t num_queues;
-	uint16_t queue_size;
-	uint32_t reserved;
+	uint64_t mmap_size;   /**< bytes of the region */
+	uint64_t mmap_offset; /**< offset in the descriptor's file */
+	uint16_t num_queues;  /**< 1..256 */
+	uint16_t queue_size;  /**< 1..32768 */
+	uint32_t reserved;    /**< 0 */
 };
 
 /** Argument of SET_DEVICE_STATE_FD. */
@@ -96,22 +121,22 @@ struct libvhost_req_transfer {
 
 /** Argument of SHMEM_MAP / SHMEM_UNMAP (inbound). */
 struct libvhost_req_mmap {
-	uint8_t shmid;
-	uint8_t reserved[7];
-	uint64_t fd_offset;
-	uint64_t shm_offset;
-	uint64_t len;
-	uint64_t flags; /**< bit 0: writable */
+	uint8_t shmid;	     /**< which shared-memory region */
+	uint8_t reserved[7]; /**< 0 */
+	uint64_t fd_offset;  /**< offset in the descriptor's file */
+	uint64_t shm_offset; /**< offset in the region */
+	uint64_t len;	     /**< bytes, not 0 */
+	uint64_t flags;	     /**< bit 0: writable */
 };
 
 /** Argument of VRING_HOST_NOTIFIER_MSG (inbound); the queue is .index. */
 struct libvhost_req_area {
-	uint64_t flags; /**< bit 8: remove */
-	uint64_t size;
-	uint64_t offset;
+	uint64_t flags;	 /**< bit 8: remove, then the rest counts nothing */
+	uint64_t size;	 /**< bytes, not 0 */
+	uint64_t offset; /**< offset in the descriptor's file */
 };
 
-/** Argument of requests whose data_in is an array: SET_MEM_TABLE (struct libvhost_region), feature arrays. */
+/** Argument of SET_MEM_TABLE, whose data_in is an array of struct libvhost_region. */
 struct libvhost_req_table {
 	uint32_t count;	 /**< entries */
 	uint32_t stride; /**< bytes from one entry to the next; entries may grow in later versions */
