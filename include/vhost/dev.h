@@ -28,6 +28,15 @@ enum libvhost_dev_state {
 	LIBVHOST_DEV_RECONNECTING = 5 /**< reconnect runs asynchronously */
 };
 
+/** Which operation ended (value[0] of LIBVHOST_EVENT_DONE). */
+enum libvhost_dev_operation {
+	LIBVHOST_OPERATION_INIT = 1,
+	LIBVHOST_OPERATION_START = 2,
+	LIBVHOST_OPERATION_STOP = 3,
+	LIBVHOST_OPERATION_RESET = 4,
+	LIBVHOST_OPERATION_RECONNECT = 5
+};
+
 /** Host's part of a device. All may be NULL. Since 0.1. */
 struct libvhost_dev_ops {
 	uint32_t size;	   /**< sizeof(struct libvhost_dev_ops) */

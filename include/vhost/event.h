@@ -16,7 +16,8 @@ extern "C" {
 
 enum libvhost_event_type {
 	LIBVHOST_EVENT_NONE = 0,
-	LIBVHOST_EVENT_DONE = 1, /**< an asynchronous operation ended; err = its result, value[0] = operation */
+	LIBVHOST_EVENT_DONE = 1,	  /**< an asynchronous operation ended; err = its result, value[0] = enum
+					      libvhost_dev_operation */
 	LIBVHOST_EVENT_CONFIG_CHANGE = 2, /**< configuration space changed; read it again */
 	LIBVHOST_EVENT_DISCONNECTED = 3,  /**< the peer is gone; err says why */
 	LIBVHOST_EVENT_RECONNECTED = 4,	  /**< replayed to a new peer; value[0] = enum libvhost_guarantee */

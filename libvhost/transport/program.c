@@ -249,6 +249,13 @@ uint32_t lv_transport_pollfds(struct libvhost_transport *t, struct pollfd *fds, 
 	return n;
 }
 
+/* A cancel that found no program to end must not make later waits spin. */
+static void drop_stale_cancel(struct libvhost_transport *t)
+{
+	if (t->nready && t->ready[t->nready - 1].revents && !atomic_load(&t->cancelled))
+		lv_eventfd_drain(t->cancel_fd);
+}
+
 static int wait_ready(struct libvhost_transport *t, int ms)
 {
 	int n;
@@ -262,11 +269,17 @@ static int wait_ready(struct libvhost_transport *t, int ms)
 	if (n <= 0)
 		for (uint32_t i = 0; i < t->nready; i++)
 			t->ready[i].revents = 0;
-	/* a cancel that found no program to end must not make later waits spin */
-	if (t->nready && t->ready[t->nready - 1].revents && !atomic_load(&t->cancelled))
-		lv_eventfd_drain(t->cancel_fd);
+	drop_stale_cancel(t);
 	t->ready_valid = true;
 	return n < 0 ? n : 0;
+}
+
+void lv_transport_polled(struct libvhost_transport *t, const struct pollfd *fds, uint32_t count)
+{
+	t->nready = count < LV_TRANSPORT_POLLFDS ? count : LV_TRANSPORT_POLLFDS;
+	memcpy(t->ready, fds, t->nready * sizeof(*fds));
+	drop_stale_cancel(t);
+	t->ready_valid = true;
 }
 
 short lv_transport_revents(struct libvhost_transport *t, int fd)

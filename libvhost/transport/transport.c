@@ -48,9 +48,10 @@ static void destroy(struct libvhost_transport *t)
 	free(t);
 }
 
-static int open_scheme(struct libvhost_transport *t, const char *uri, const struct libvhost_transport_opts *opts)
+static int open_scheme(struct libvhost_transport *t, const char *uri, const struct libvhost_transport_opts *opts,
+		       bool later)
 {
-	const uint64_t deadline = lv_deadline(t->ctx, opts->timeout_ms);
+	const uint64_t deadline = later ? 0 : lv_deadline(t->ctx, opts->timeout_ms);
 
 	if (!strncmp(uri, "user", 4))
 		return lv_user_transport_open(t, uri, opts, deadline);
@@ -61,8 +62,8 @@ static int open_scheme(struct libvhost_transport *t, const char *uri, const stru
 		       "%s: unknown scheme; use user:PATH, user-listen:PATH or user-fd:", uri);
 }
 
-int libvhost_transport_open(struct libvhost_ctx *ctx, const char *uri, const struct libvhost_transport_opts *opts,
-			    struct libvhost_transport **ret)
+static int open_uri(struct libvhost_ctx *ctx, const char *uri, const struct libvhost_transport_opts *opts, bool later,
+		    struct libvhost_transport **ret)
 {
 	struct libvhost_transport_opts o;
 	struct libvhost_transport *t;
@@ -83,7 +84,7 @@ int libvhost_transport_open(struct libvhost_ctx *ctx, const char *uri, const str
 	t->on_request = o.on_request;
 	t->on_request_arg = o.on_request_arg;
 	atomic_init(&t->ack_policy, o.ack_policy);
-	rc = open_scheme(t, uri, &o);
+	rc = open_scheme(t, uri, &o, later);
 	if (rc < 0) {
 		lv_fail_copy(&ctx->err, &t->err);
 		destroy(t);
@@ -91,6 +92,18 @@ int libvhost_transport_open(struct libvhost_ctx *ctx, const char *uri, const str
 	}
 	*ret = t;
 	return 0;
+}
+
+int libvhost_transport_open(struct libvhost_ctx *ctx, const char *uri, const struct libvhost_transport_opts *opts,
+			    struct libvhost_transport **ret)
+{
+	return open_uri(ctx, uri, opts, false, ret);
+}
+
+int lv_transport_open_later(struct libvhost_ctx *ctx, const char *uri, const struct libvhost_transport_opts *opts,
+			    struct libvhost_transport **ret)
+{
+	return open_uri(ctx, uri, opts, true, ret);
 }
 
 int libvhost_transport_new(struct libvhost_ctx *ctx, const struct libvhost_transport_ops *ops, void *self,

@@ -69,10 +69,16 @@ int lv_transport_submit(struct libvhost_transport *t, struct libvhost_req *reqs,
 int lv_transport_progress(struct libvhost_transport *t);
 /* Descriptors to wait for: the plug-in's and the cancel eventfd. At most LV_TRANSPORT_POLLFDS. */
 uint32_t lv_transport_pollfds(struct libvhost_transport *t, struct pollfd *fds, uint32_t cap);
+/* What poll said about exactly these descriptors: the next progress does not ask again. */
+void lv_transport_polled(struct libvhost_transport *t, const struct pollfd *fds, uint32_t count);
 /* Drops the connection / opens it again (non-blocking step: -EAGAIN = the peer is not there yet). -EBUSY inside. */
 void lv_transport_close(struct libvhost_transport *t);
 int lv_transport_reopen(struct libvhost_transport *t);
 void lv_transport_set_client(struct libvhost_transport *t, const struct lv_transport_client *client);
+
+/* Like libvhost_transport_open(), but does not connect: the object is broken until lv_transport_reopen() succeeds. */
+int lv_transport_open_later(struct libvhost_ctx *ctx, const char *uri, const struct libvhost_transport_opts *opts,
+			    struct libvhost_transport **ret);
 
 /* An empty object around ctx, ready for a constructor to fill ops and self. NULL: error recorded in ctx. */
 struct libvhost_transport *lv_transport_alloc(struct libvhost_ctx *ctx);
@@ -101,7 +107,7 @@ void lv_transport_unknown(const struct libvhost_transport *t, struct lv_where *w
 /* Sets the result fields of a program to "not sent". */
 void lv_reqs_clear(struct libvhost_req *reqs, uint32_t count);
 
-/* Constructors of the built-in kinds: fill ops and self of an otherwise ready object. */
+/* Constructors of the built-in kinds: fill ops and self of an otherwise ready object. deadline 0 = connect later. */
 int lv_user_transport_open(struct libvhost_transport *t, const char *uri, const struct libvhost_transport_opts *opts,
 			   uint64_t deadline);
 

@@ -414,5 +414,9 @@ int lv_user_transport_open(struct libvhost_transport *t, const char *uri, const 
 	rc = u->listens ? start_listening(u) : 0;
 	if (rc < 0)
 		return rc;
+	if (!deadline) {
+		t->broken = true;
+		return 0;
+	}
 	return has_fd ? adopt(u, opts->fd) : first_connection(u, opts->flags & LIBVHOST_TRANSPORT_OPT_WAIT, deadline);
 }

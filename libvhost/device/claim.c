@@ -1,0 +1,176 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/* Who may do what when: one operation at a time, one thread inside, short requests wait for each other. */
+#include "device/device.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <time.h>
+
+static const char *const state_names[] = {
+	[LIBVHOST_DEV_CONNECTING] = "connecting",
+	[LIBVHOST_DEV_NEGOTIATED] = "stopped",
+	[LIBVHOST_DEV_RUNNING] = "running",
+	[LIBVHOST_DEV_DISCONNECTED] = "disconnected",
+	[LIBVHOST_DEV_LOST] = "lost",
+	[LIBVHOST_DEV_RECONNECTING] = "reconnecting",
+};
+
+static const char *const op_names[] = {
+	[LV_OP_NONE] = "nothing",  [LV_OP_INIT] = "init",	    [LV_OP_ADD_PART] = "add_part",
+	[LV_OP_START] = "start",   [LV_OP_STOP] = "stop",	    [LV_OP_RESET] = "reset",
+	[LV_OP_MEMORY] = "commit", [LV_OP_RECONNECT] = "reconnect", [LV_OP_REQUEST] = "another request",
+};
+
+bool lv_dev_in_callback(const struct libvhost_dev *dev)
+{
+	return dev->inside && pthread_equal(dev->owner, pthread_self());
+}
+
+int lv_dev_refuse_state(struct libvhost_dev *dev, const char *call)
+{
+	switch (dev->state) {
+	case LIBVHOST_DEV_DISCONNECTED:
+		return lv_fail(&dev->err, -ENOTCONN, LIBVHOST_EK_DISCONNECTED,
+			       "%s: the peer is gone; call libvhost_dev_reconnect() or clean up", call);
+	case LIBVHOST_DEV_LOST:
+		return lv_fail(&dev->err, -EIO, LIBVHOST_EK_LOST,
+			       "%s: the device is lost (its state at the peer is unknown); stop, reset, reconnect or "
+			       "clean up",
+			       call);
+	default:
+		return lv_fail(&dev->err, -EBUSY, LIBVHOST_EK_STATE, "%s: not allowed while the device is %s", call,
+			       state_names[dev->state]);
+	}
+}
+
+static void wait_idle(struct libvhost_dev *dev, uint64_t deadline)
+{
+	struct timespec ts = {.tv_sec = (time_t)(deadline / 1000000000u), .tv_nsec = (long)(deadline % 1000000000u)};
+
+	pthread_cond_timedwait(&dev->idle, &dev->lock, &ts);
+}
+
+/* Lock held. 0 = free, -EBUSY. The condition variable runs on the monotonic clock, not on a replaced one. */
+static int wait_free(struct libvhost_dev *dev, const char *call)
+{
+	const uint64_t deadline = lv_now(NULL) + dev->ctx->opts.default_timeout_ms * LV_NS_PER_MS;
+
+	for (;;) {
+		if (lv_dev_in_callback(dev))
+			return lv_fail(
+				&dev->err, -EBUSY, LIBVHOST_EK_BUSY,
+				"%s: called from a callback of the same device; do it after the callback returned",
+				call);
+		if (dev->op.kind != LV_OP_NONE && dev->op.kind != LV_OP_REQUEST)
+			return lv_fail(&dev->err, -EBUSY, LIBVHOST_EK_BUSY,
+				       "%s: %s is in progress; wait for its end or cancel it", call,
+				       op_names[dev->op.kind]);
+		if (!dev->inside && dev->op.kind == LV_OP_NONE)
+			return 0;
+		if (lv_now(NULL) >= deadline)
+			return lv_fail(&dev->err, -EBUSY, LIBVHOST_EK_BUSY,
+				       "%s: another thread stayed inside the device for too long", call);
+		wait_idle(dev, deadline);
+	}
+}
+
+/* Lock held. */
+static void enter_inside(struct libvhost_dev *dev)
+{
+	dev->inside = true;
+	dev->owner = pthread_self();
+	dev->entries++;
+}
+
+int lv_dev_enter(struct libvhost_dev *dev, uint32_t states, const char *call)
+{
+	int r;
+
+	pthread_mutex_lock(&dev->lock);
+	r = wait_free(dev, call);
+	if (!r && !(states & 1u << dev->state))
+		r = lv_dev_refuse_state(dev, call);
+	if (r)
+		pthread_mutex_unlock(&dev->lock);
+	return r;
+}
+
+void lv_dev_occupy(struct libvhost_dev *dev, enum lv_op_kind kind)
+{
+	struct lv_operation *op = &dev->op;
+
+	op->kind = kind;
+	op->async = op->automatic = op->undo = op->opening = op->patient = false;
+	op->failed = op->result = 0;
+	atomic_store(&op->cancelled, 0);
+	enter_inside(dev);
+}
+
+int lv_dev_claim(struct libvhost_dev *dev, enum lv_op_kind kind, uint32_t states, const char *call)
+{
+	int r = lv_dev_enter(dev, states, call);
+
+	if (r)
+		return r;
+	lv_dev_occupy(dev, kind);
+	pthread_mutex_unlock(&dev->lock);
+	return 0;
+}
+
+int lv_dev_release(struct libvhost_dev *dev, int result)
+{
+	struct lv_operation *op = &dev->op;
+	struct lv_record *work;
+	struct lv_snapshot *mem;
+
+	pthread_mutex_lock(&dev->lock);
+	work = op->work;
+	mem = op->mem;
+	op->work = NULL;
+	op->mem = NULL;
+	op->kind = LV_OP_NONE;
+	pthread_mutex_unlock(&dev->lock);
+	free(work);
+	lv_snapshot_put(mem);
+	lv_dev_go_outside(dev);
+	return result;
+}
+
+bool lv_dev_go_inside(struct libvhost_dev *dev)
+{
+	bool free_now;
+
+	pthread_mutex_lock(&dev->lock);
+	free_now = !dev->inside && (dev->op.kind == LV_OP_NONE || dev->op.async);
+	if (free_now)
+		enter_inside(dev);
+	pthread_mutex_unlock(&dev->lock);
+	return free_now;
+}
+
+void lv_dev_go_outside(struct libvhost_dev *dev)
+{
+	lv_dev_rearm(dev);
+	pthread_mutex_lock(&dev->lock);
+	dev->inside = false;
+	pthread_cond_broadcast(&dev->idle);
+	pthread_mutex_unlock(&dev->lock);
+}
+
+int lv_dev_call_opts(struct libvhost_dev *dev, const struct libvhost_call_opts *opts, bool *async, uint64_t *deadline)
+{
+	struct libvhost_call_opts o;
+	int r = LV_OPTS_READ(&dev->err, &o, opts);
+
+	if (r)
+		return r;
+	if (o.flags & ~LIBVHOST_CALL_ASYNC || o.reserved)
+		return lv_fail(&dev->err, -EINVAL, LIBVHOST_EK_ARGUMENT,
+			       "call options: unknown flags %#x or reserved field set", o.flags);
+	if (o.timeout_ms > LV_TIMEOUT_MAX_MS)
+		return lv_fail(&dev->err, -EINVAL, LIBVHOST_EK_ARGUMENT, "call options: timeout of %u ms is above %u",
+			       o.timeout_ms, LV_TIMEOUT_MAX_MS);
+	*async = o.flags & LIBVHOST_CALL_ASYNC;
+	*deadline = lv_deadline(dev->ctx, o.timeout_ms);
+	return 0;
+}

@@ -1,0 +1,269 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/*
+ * The managed device from inside.
+ *
+ * Who may touch what: `lock` guards every field that another thread can see (state, record pointer, descriptors,
+ * events, operation kind) and is held for short, non-blocking sections only, never while a transport runs or a callback
+ * is called. `inside` says that one thread drives the transports; it is the lock that a callback runs under. An
+ * operation (op.kind) excludes everything else that changes the device from its beginning to its end.
+ */
+#ifndef LV_DEVICE_DEVICE_H
+#define LV_DEVICE_DEVICE_H
+
+#include <pthread.h>
+#include "core/opts.h"
+#include "device/plan.h"
+#include "transport/transport.h"
+
+#define LV_MAX_PARTS	64u
+#define LV_POLL_MAX	(LV_MAX_PARTS * LV_TRANSPORT_POLLFDS + LIBVHOST_MAX_QUEUES + 1u)
+#define LV_EVENTS	64u
+#define LV_EVENTS_PAUSE 48u /* above it no back-end request is read: the rest is for what the library reports itself   \
+			     */
+#define LV_BACKOFF_MIN_MS 100u
+#define LV_BACKOFF_MAX_MS 5000u
+
+enum lv_op_kind {
+	LV_OP_NONE = 0,
+	LV_OP_INIT = LIBVHOST_OPERATION_INIT,
+	LV_OP_START = LIBVHOST_OPERATION_START,
+	LV_OP_STOP = LIBVHOST_OPERATION_STOP,
+	LV_OP_RESET = LIBVHOST_OPERATION_RESET,
+	LV_OP_RECONNECT = LIBVHOST_OPERATION_RECONNECT,
+	LV_OP_ADD_PART = 100, /* never asynchronous from here on */
+	LV_OP_MEMORY,
+	LV_OP_REQUEST /* short: further callers wait for its end instead of -EBUSY */
+};
+
+/* What the programs of one operation have told the peer so far. */
+struct lv_sent {
+	bool any;	 /* something was sent */
+	bool slots;	 /* memory requests that change single regions, so that half of them leaves a mixture */
+	uint32_t memory; /* memory requests of the programs, how many of them were sent, and confirmed */
+	uint32_t memory_sent, memory_done;
+};
+
+/* One transport and the queues it carries. */
+struct lv_part {
+	struct libvhost_transport *t;
+	struct libvhost_transport_caps caps;
+	uint32_t first, count;
+	struct lv_snapshot *peer_mem; /* what the peer has; NULL = nothing, or unknown */
+	/* the operation under way */
+	bool active;
+	struct lv_plan plan;
+	struct lv_program prog;
+	struct lv_sent sent;
+	bool open;		 /* while the device connects: this part is there */
+	uint32_t poll_at, polls; /* its share of the last collected wait */
+};
+
+/* One wait of a device: the wake eventfd, the parts' descriptors, the queues' error eventfds. */
+struct lv_wait {
+	struct pollfd fds[LV_POLL_MAX];
+	uint32_t count, first_err;
+	uint32_t queue[LIBVHOST_MAX_QUEUES]; /* of fds[first_err + i] */
+	uint64_t entries;		     /* who was inside when it was collected */
+};
+
+struct lv_operation {
+	enum lv_op_kind kind;
+	bool async;	/* dispatch drives it and it ends with an event */
+	bool automatic; /* reconnect by policy: nobody waits for its result */
+	bool undo;	/* a failed start is being taken back */
+	bool opening;	/* the transports are not connected yet */
+	bool patient;	/* a peer that is not there yet is waited for */
+	int failed;	/* first failure of a plan, until ended() is told */
+	int result;	/* what the caller gets */
+	atomic_int cancelled;
+	uint64_t deadline;
+	uint64_t retry_at; /* next attempt to connect */
+	uint32_t backoff_ms;
+	struct lv_record *work;
+	struct lv_snapshot *mem;
+	/* Called when all plans ended (result 0) or one failed. Returns 1 when it began further plans, else 0 with
+	 * op.result set. */
+	int (*ended)(struct libvhost_dev *dev, int result);
+};
+
+struct lv_events {
+	struct libvhost_event ring[LV_EVENTS];
+	uint32_t head, count, dropped;
+};
+
+struct libvhost_dev {
+	struct libvhost_ctx *ctx;
+	struct libvhost_mem *mem;
+	struct lv_mem_client *mem_node;
+	struct libvhost_dev_opts opts; /* its pointers are not used after init */
+	struct libvhost_dev_ops ops;
+	struct lv_errslot err;
+
+	pthread_mutex_t lock;
+	pthread_cond_t idle; /* inside or op.kind became free */
+	bool inside;
+	pthread_t owner;  /* valid while inside */
+	uint64_t entries; /* how often somebody went inside */
+	bool dispatching; /* inside is dispatch, which looks at events and timers before it leaves */
+	bool mem_parked;  /* a commit holds a device that waits for its peer */
+
+	uint32_t state;
+	struct lv_record *rec;
+	struct lv_queue_fds *fds; /* by queue */
+	uint8_t *err_ours;	  /* by queue: the library watches fds.err */
+	uint8_t *bound;		  /* by queue: bind_notifier(on) was called */
+	struct lv_part *parts;
+	uint32_t num_parts;
+	struct lv_operation op;
+	bool ack_all_next;   /* the last failure could not be attributed to a request */
+	uint32_t ack_policy; /* of the transports at present */
+	bool mem_unknown;    /* the peer holds a mixture of memory regions: only a new connection helps */
+	bool borrowed;	     /* init of a given transport: not ours until success */
+
+	struct lv_events events;
+	atomic_uint event_count; /* copy of events.count for paused() */
+
+	int wake_fd;		/* eventfd in every wait of this device */
+	int epoll_fd, timer_fd; /* made on demand */
+	uint64_t timer_due;
+	struct pollfd *armed; /* what the epoll set holds */
+	uint32_t num_armed;
+};
+
+/* ---- claim.c: who may do what when ---- */
+
+#define LV_STATE(s)  (1u << LIBVHOST_DEV_##s)
+#define LV_ANY_STATE 0xffffffffu
+
+/* Takes the lock once no operation and no other thread is in the way. On error the lock is not held. states = those in
+ * which the call is allowed; call = its name for messages. */
+int lv_dev_enter(struct libvhost_dev *dev, uint32_t states, const char *call);
+/* The same, then claims the device for an operation and drops the lock. */
+int lv_dev_claim(struct libvhost_dev *dev, enum lv_op_kind kind, uint32_t states, const char *call);
+/* What claim does once the device is free. Lock held. */
+void lv_dev_occupy(struct libvhost_dev *dev, enum lv_op_kind kind);
+/* Ends a claim; result is passed through. */
+int lv_dev_release(struct libvhost_dev *dev, int result);
+/* Tries to become the thread inside for an operation that dispatch drives, or for none. */
+bool lv_dev_go_inside(struct libvhost_dev *dev);
+void lv_dev_go_outside(struct libvhost_dev *dev);
+/* True when the calling thread is in one of the device's callbacks. Lock held. */
+bool lv_dev_in_callback(const struct libvhost_dev *dev);
+/* What a call gets in a state that does not allow it. */
+int lv_dev_refuse_state(struct libvhost_dev *dev, const char *call);
+int lv_dev_call_opts(struct libvhost_dev *dev, const struct libvhost_call_opts *opts, bool *async, uint64_t *deadline);
+
+/* ---- operation.c: the engine ---- */
+
+void lv_op_begin(struct libvhost_dev *dev, bool async, uint64_t deadline,
+		 int (*ended)(struct libvhost_dev *dev, int result));
+/* Makes the working copy and takes the current map. 0 or -ENOMEM. */
+int lv_op_prepare(struct libvhost_dev *dev);
+/* Begins a plan on all parts, or on one. Failures show in the next step. */
+void lv_op_plan(struct libvhost_dev *dev, enum lv_plan_kind kind);
+void lv_op_plan_part(struct libvhost_dev *dev, enum lv_plan_kind kind, uint32_t part);
+/* Waits for the end of what was begun. */
+int lv_op_finish(struct libvhost_dev *dev);
+/* Runs to the end (blocking) or begins (async: -EINPROGRESS), and releases the claim. */
+int lv_op_run(struct libvhost_dev *dev);
+/* One step of whatever is begun: 1 ended well, 0 goes on, negative ended badly. */
+int lv_op_step(struct libvhost_dev *dev);
+/* Runs a program that no plan makes, on the part that owns the queue (LIBVHOST_NONE: the leading one), within a claim.
+ */
+int lv_op_exec(struct libvhost_dev *dev, uint32_t queue, struct libvhost_req *reqs, uint32_t count, uint64_t deadline);
+/* Ends an asynchronous operation with its event. */
+void lv_op_done(struct libvhost_dev *dev, int result);
+/* Abandons all running programs. */
+void lv_op_abort(struct libvhost_dev *dev);
+struct lv_part *lv_dev_part_of(struct libvhost_dev *dev, uint32_t queue);
+/* Whether the connection did not survive a result. */
+bool lv_part_gone(const struct lv_part *part);
+
+/* Whether a plan is under way, and what it came to: as lv_op_step(), without asking the transports. */
+bool lv_op_running(const struct libvhost_dev *dev);
+int lv_op_settle(struct libvhost_dev *dev);
+
+/* ---- life.c, state.c: start, stop, and what failures do to the state ---- */
+
+/* The peer's state is unknown. One event. */
+void lv_dev_lost(struct libvhost_dev *dev, int why);
+/* The connection is gone: closes the transports, rebuilds bases, one event, perhaps begins to reconnect. */
+void lv_dev_disconnected(struct libvhost_dev *dev, int why);
+/* Closes all transports; the peer has nothing any more. */
+void lv_dev_close(struct libvhost_dev *dev);
+/* An event with the text of the error that led to it. */
+void lv_dev_report(struct libvhost_dev *dev, uint32_t type, int why);
+/* Remembers whether the next attempt needs exact attribution. */
+void lv_dev_note_unattributed(struct libvhost_dev *dev);
+void lv_dev_set_state(struct libvhost_dev *dev, uint32_t state);
+bool lv_dev_was_running(const struct libvhost_dev *dev);
+/* The rings are at rest without the peer's word: bases from the used rings, nothing runs. */
+void lv_dev_stopped_here(struct libvhost_dev *dev);
+/* Gives all transports the ack policy that the next start or resume needs. */
+void lv_dev_ack_policy(struct libvhost_dev *dev);
+/* Swaps the working copy in. */
+void lv_dev_adopt(struct libvhost_dev *dev);
+/* Everything that follows a confirmed start. */
+void lv_dev_started(struct libvhost_dev *dev);
+/* After a failed operation that did not close the connection: which memory the peer has. False = nobody knows. */
+bool lv_dev_settle_memory(struct libvhost_dev *dev, bool success);
+
+/* ---- queue.c, notify.c ---- */
+
+/* Checks that all queues lie in the map and that there is one to start. */
+int lv_queues_check(struct libvhost_dev *dev, const struct lv_record *rec, const struct lv_snapshot *mem);
+/* Descriptors that are made late: error eventfds, private call eventfds of masked queues. */
+int lv_queues_make_fds(struct libvhost_dev *dev);
+/* Where queues with one of these flags continue after a peer that did not say: the used index. */
+void lv_queues_rebuild_bases(struct libvhost_dev *dev, uint32_t flags);
+void lv_queues_drop_all(struct libvhost_dev *dev);
+/* Kicks queues that hold work, and (after a reconnect) calls the guest once. */
+void lv_queues_poke(struct libvhost_dev *dev, bool call);
+/* Takes all guest notifications back. */
+void lv_notifiers_drop(struct libvhost_dev *dev);
+bool lv_queue_packed(const struct lv_record *rec);
+/* Makes an eventfd in *fd unless there is one. */
+int lv_queue_late_fd(struct libvhost_dev *dev, uint32_t index, int *fd, const char *what);
+int lv_fd_fail(struct libvhost_dev *dev, int error, uint32_t queue, const char *what);
+
+/* ---- event.c ---- */
+
+void lv_event_push(struct libvhost_dev *dev, const struct libvhost_event *event);
+void lv_event_simple(struct libvhost_dev *dev, uint32_t type, uint32_t queue, int err, const char *text);
+void lv_event_client(struct libvhost_dev *dev, struct libvhost_transport *t);
+void lv_event_queue_error(struct libvhost_dev *dev, uint32_t queue);
+
+/* ---- dispatch.c ---- */
+
+/* Descriptors to wait for, with err also the queues' error eventfds. Inside. Returns their number. */
+uint32_t lv_dev_collect(struct libvhost_dev *dev, struct lv_wait *w, bool err);
+/* Gives what poll said to the transports, so that they need not ask again. */
+void lv_dev_hand_over(struct libvhost_dev *dev, const struct lv_wait *w);
+/* When something is due without a descriptor becoming ready; UINT64_MAX = never. */
+uint64_t lv_dev_due(struct libvhost_dev *dev);
+/* Brings the epoll set and its timer up to date, if there is one. */
+void lv_dev_rearm(struct libvhost_dev *dev);
+/* Before a watched descriptor is closed: a duplicate at the peer would keep it in the epoll set. Lock held. */
+void lv_dev_unwatch(struct libvhost_dev *dev, int fd);
+/* Makes a waiting dispatch look again. */
+void lv_dev_wake(struct libvhost_dev *dev);
+
+/* ---- reconnect.c ---- */
+
+/* One step of connecting: 1 connected and replay begun, 0 not yet, negative failed. */
+int lv_reconnect_step(struct libvhost_dev *dev);
+/* The operation just begun connects first. */
+void lv_reconnect_begin(struct libvhost_dev *dev, bool automatic);
+/* Begins to reconnect by policy. Inside, no operation under way. */
+void lv_reconnect_automatic(struct libvhost_dev *dev);
+/* Stop of a device that reconnects by itself: it will come back stopped. True if that was the case. */
+bool lv_reconnect_stop(struct libvhost_dev *dev, int *result);
+bool lv_reconnect_possible(const struct libvhost_dev *dev);
+/* Takes an automatic reconnect out of the way. */
+void lv_reconnect_yield(struct libvhost_dev *dev);
+
+/* ---- memory_client.c ---- */
+
+extern const struct lv_mem_client_ops lv_dev_mem_client;
+
+#endif

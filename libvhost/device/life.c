@@ -1,0 +1,254 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/*
+ * Start, stop, reset. What a failure leaves behind follows one ladder: a refused start is taken back by a stop plan for
+ * the queues that may have seen a kick; what cannot be taken back makes the device LOST; a stop that fails on a LOST
+ * device closes the connection, which stops everything without the peer's help.
+ */
+#include "device/device.h"
+
+#include <errno.h>
+
+#define UNDO_MS 1000u /* least time for taking back what a refused start did */
+
+/* A refusal that the critical policy could not pin on one request is looked at more closely the next time. */
+void lv_dev_note_unattributed(struct libvhost_dev *dev)
+{
+	struct libvhost_error e = {.size = sizeof(e)};
+
+	if (!lv_errslot_read(&dev->err, &e))
+		dev->ack_all_next = e.first_unknown != LIBVHOST_NONE && dev->opts.ack_policy == LIBVHOST_ACK_CRITICAL;
+}
+
+void lv_dev_ack_policy(struct libvhost_dev *dev)
+{
+	const uint32_t policy = dev->ack_all_next ? (uint32_t)LIBVHOST_ACK_ALL : dev->opts.ack_policy;
+
+	if (policy == dev->ack_policy)
+		return;
+	dev->ack_policy = policy;
+	for (uint32_t i = 0; i < dev->num_parts; i++)
+		(void)libvhost_transport_set_ack_policy(dev->parts[i].t, policy);
+}
+
+/* What even a failed operation found out: where queues stopped, and which may run. */
+static void absorb_queues(struct libvhost_dev *dev)
+{
+	const struct lv_record *work = dev->op.work;
+	const uint32_t known = LV_RQ_RUNNING | LV_RQ_BASE_STALE;
+
+	pthread_mutex_lock(&dev->lock);
+	for (uint32_t q = 0; q < dev->rec->num_queues; q++) {
+		struct lv_record_queue *to = &dev->rec->queue[q];
+
+		to->flags = (to->flags & ~known) | (work->queue[q].flags & known);
+		to->base = work->queue[q].base;
+	}
+	pthread_mutex_unlock(&dev->lock);
+}
+
+static bool ended_badly(struct libvhost_dev *dev)
+{
+	for (uint32_t i = 0; i < dev->num_parts; i++)
+		if (lv_part_gone(&dev->parts[i]))
+			return true;
+	return false;
+}
+
+static bool told_anything(const struct libvhost_dev *dev)
+{
+	for (uint32_t i = 0; i < dev->num_parts; i++)
+		if (dev->parts[i].sent.any)
+			return true;
+	return false;
+}
+
+/* Timeouts and cancellation leave requests behind whose fate nobody knows. */
+static bool fate_known(int r)
+{
+	return r != -ETIMEDOUT && r != -ECANCELED;
+}
+
+static void stopped(struct libvhost_dev *dev)
+{
+	lv_queues_rebuild_bases(dev, LV_RQ_BASE_STALE);
+	if (dev->mem_unknown) {
+		lv_dev_disconnected(dev, -ECONNABORTED);
+		return;
+	}
+	lv_dev_set_state(dev, LIBVHOST_DEV_NEGOTIATED);
+}
+
+/* The stop plan that takes a refused start back has ended. */
+static int undo_ended(struct libvhost_dev *dev, int r)
+{
+	absorb_queues(dev);
+	if (!r)
+		stopped(dev);
+	else if (ended_badly(dev))
+		lv_dev_disconnected(dev, r);
+	else
+		lv_dev_lost(dev, r);
+	return 0;
+}
+
+static int start_ended(struct libvhost_dev *dev, int r)
+{
+	struct lv_operation *op = &dev->op;
+	bool memory_known;
+
+	if (op->undo)
+		return undo_ended(dev, r);
+	memory_known = lv_dev_settle_memory(dev, !r);
+	if (!r) {
+		lv_dev_started(dev);
+		return 0;
+	}
+	op->result = r;
+	lv_dev_note_unattributed(dev);
+	absorb_queues(dev);
+	if (ended_badly(dev)) {
+		lv_dev_disconnected(dev, r);
+	} else if (!told_anything(dev)) {
+		return 0;
+	} else if (memory_known && fate_known(r)) {
+		op->undo = true;
+		if (op->deadline < lv_deadline(dev->ctx, UNDO_MS))
+			op->deadline = lv_deadline(dev->ctx, UNDO_MS);
+		lv_op_plan(dev, LV_PLAN_STOP);
+		return 1;
+	} else {
+		lv_dev_lost(dev, r);
+	}
+	return 0;
+}
+
+int libvhost_dev_start(struct libvhost_dev *dev, const struct libvhost_call_opts *opts)
+{
+	uint64_t deadline;
+	bool async;
+	int r;
+
+	if (!dev)
+		return -EINVAL;
+	r = lv_dev_call_opts(dev, opts, &async, &deadline);
+	if (r)
+		return r;
+	r = lv_dev_claim(dev, LV_OP_START, LV_STATE(NEGOTIATED) | LV_STATE(RUNNING), "start");
+	if (r)
+		return r;
+	if (dev->state == LIBVHOST_DEV_RUNNING)
+		return lv_dev_release(dev, lv_fail(&dev->err, -EALREADY, LIBVHOST_EK_STATE, "start: already running"));
+	r = lv_op_prepare(dev);
+	if (!r)
+		r = lv_queues_check(dev, dev->op.work, dev->op.mem);
+	if (!r)
+		r = lv_queues_make_fds(dev);
+	if (r)
+		return lv_dev_release(dev, r);
+	lv_dev_ack_policy(dev);
+	lv_op_begin(dev, async, deadline, start_ended);
+	lv_op_plan(dev, LV_PLAN_START);
+	return lv_op_run(dev);
+}
+
+static int stop_ended(struct libvhost_dev *dev, int r)
+{
+	dev->op.result = r;
+	if (!r) {
+		lv_dev_adopt(dev);
+		dev->rec->flags &= ~(uint32_t)LV_RF_RUNNING;
+		stopped(dev);
+		return 0;
+	}
+	absorb_queues(dev);
+	if (ended_badly(dev) || dev->state == LIBVHOST_DEV_LOST)
+		lv_dev_disconnected(dev, r);
+	else
+		lv_dev_lost(dev, r);
+	return 0;
+}
+
+int libvhost_dev_stop(struct libvhost_dev *dev, const struct libvhost_call_opts *opts)
+{
+	const uint32_t states = LV_STATE(NEGOTIATED) | LV_STATE(RUNNING) | LV_STATE(LOST);
+	uint64_t deadline;
+	bool async;
+	int r;
+
+	if (!dev)
+		return -EINVAL;
+	r = lv_dev_call_opts(dev, opts, &async, &deadline);
+	if (r || lv_reconnect_stop(dev, &r))
+		return r;
+	r = lv_dev_claim(dev, LV_OP_STOP, states, "stop");
+	if (r)
+		return r;
+	if (dev->state == LIBVHOST_DEV_NEGOTIATED)
+		return lv_dev_release(dev, lv_fail(&dev->err, -EALREADY, LIBVHOST_EK_STATE, "stop: not running"));
+	r = lv_op_prepare(dev);
+	if (r)
+		return lv_dev_release(dev, r);
+	lv_op_begin(dev, async, deadline, stop_ended);
+	lv_op_plan(dev, LV_PLAN_STOP);
+	return lv_op_run(dev);
+}
+
+int libvhost_dev_force_stop(struct libvhost_dev *dev)
+{
+	int r;
+
+	if (!dev)
+		return -EINVAL;
+	if (lv_reconnect_stop(dev, &r))
+		return r;
+	r = lv_dev_claim(dev, LV_OP_STOP, LV_ANY_STATE, "force_stop");
+	if (r)
+		return r;
+	if (dev->state == LIBVHOST_DEV_NEGOTIATED ||
+	    (dev->state != LIBVHOST_DEV_RUNNING && dev->state != LIBVHOST_DEV_LOST && !lv_dev_was_running(dev)))
+		return lv_dev_release(dev, lv_fail(&dev->err, -EALREADY, LIBVHOST_EK_STATE, "force_stop: not running"));
+	lv_dev_close(dev);
+	lv_dev_stopped_here(dev);
+	lv_dev_set_state(dev, LIBVHOST_DEV_DISCONNECTED);
+	return lv_dev_release(dev, 0);
+}
+
+static int reset_ended(struct libvhost_dev *dev, int r)
+{
+	dev->op.result = r;
+	if (!r) {
+		lv_dev_adopt(dev);
+		lv_notifiers_drop(dev);
+		lv_queues_drop_all(dev);
+		stopped(dev);
+		return 0;
+	}
+	absorb_queues(dev);
+	if (ended_badly(dev) || dev->state == LIBVHOST_DEV_LOST)
+		lv_dev_disconnected(dev, r);
+	else if (told_anything(dev))
+		lv_dev_lost(dev, r);
+	return 0;
+}
+
+int libvhost_dev_reset(struct libvhost_dev *dev, const struct libvhost_call_opts *opts)
+{
+	uint64_t deadline;
+	bool async;
+	int r;
+
+	if (!dev)
+		return -EINVAL;
+	r = lv_dev_call_opts(dev, opts, &async, &deadline);
+	if (r)
+		return r;
+	r = lv_dev_claim(dev, LV_OP_RESET, LV_STATE(NEGOTIATED) | LV_STATE(RUNNING) | LV_STATE(LOST), "reset");
+	if (r)
+		return r;
+	r = lv_op_prepare(dev);
+	if (r)
+		return lv_dev_release(dev, r);
+	lv_op_begin(dev, async, deadline, reset_ended);
+	lv_op_plan(dev, LV_PLAN_RESET);
+	return lv_op_run(dev);
+}

@@ -1,0 +1,153 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/*
+ * Following the map. A commit claims each device from prepare to finish, so that no start can send an old map in
+ * between. A stopped device has nothing to say: its next start compares what the peer has with the map of that day.
+ */
+#include "device/device.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+/* A device that waits for its peer to come back keeps its operation; it takes the new map when it replays. */
+static bool waits_for_peer(struct libvhost_dev *dev)
+{
+	bool waits;
+
+	pthread_mutex_lock(&dev->lock);
+	waits = dev->op.kind == LV_OP_RECONNECT && dev->op.async && dev->op.opening && !dev->inside;
+	if (waits) {
+		dev->inside = dev->mem_parked = true;
+		dev->owner = pthread_self();
+	}
+	pthread_mutex_unlock(&dev->lock);
+	return waits;
+}
+
+static int count_regions(const struct lv_snapshot *now, uint32_t *merged)
+{
+	struct lv_map *maps = calloc(now->count + 1, sizeof(*maps));
+
+	if (!maps)
+		return -ENOMEM;
+	*merged = lv_mem_merge(now, maps, now->count + 1);
+	free(maps);
+	return 0;
+}
+
+static int fits(struct libvhost_dev *dev, const struct lv_snapshot *now)
+{
+	const bool slots = dev->rec->protocol_acked & 1ull << LIBVHOST_PROTOCOL_F_CONFIGURE_MEM_SLOTS;
+	uint32_t count = now->count;
+
+	if (!slots && count > dev->rec->max_regions) {
+		int r = count_regions(now, &count);
+
+		if (r)
+			return r;
+	}
+	if (count > dev->rec->max_regions)
+		return lv_fail(&dev->err, -ENOSPC, LIBVHOST_EK_NO_SLOT, "commit: %u regions, the peer has %u slots",
+			       count, dev->rec->max_regions);
+	for (uint32_t i = 0; i < now->count; i++)
+		if (now->maps[i].fd < 0 && dev->parts[0].caps.flags & LIBVHOST_TRANSPORT_NEEDS_FD)
+			return lv_fail(&dev->err, -ENOTSUP, LIBVHOST_EK_UNSUPPORTED,
+				       "commit: the region at %#llx has no descriptor, which %s needs",
+				       (unsigned long long)now->maps[i].gpa, dev->parts[0].t->peer);
+	return 0;
+}
+
+static int prepare(void *client, const struct lv_snapshot *now)
+{
+	struct libvhost_dev *dev = client;
+	int r;
+
+	if (waits_for_peer(dev))
+		return 0;
+	r = lv_dev_claim(dev, LV_OP_MEMORY, LV_ANY_STATE, "commit");
+	if (r)
+		return r;
+	if (dev->state == LIBVHOST_DEV_RUNNING)
+		r = fits(dev, now);
+	return r ? lv_dev_release(dev, r) : 0;
+}
+
+static void leave(struct libvhost_dev *dev)
+{
+	if (dev->mem_parked) {
+		dev->mem_parked = false;
+		lv_dev_go_outside(dev);
+	} else {
+		lv_dev_release(dev, 0);
+	}
+}
+
+static void unprepare(void *client)
+{
+	leave(client);
+}
+
+/* No peer can veto the map: one that refused it, or said nothing, is lost. */
+static int memory_ended(struct libvhost_dev *dev, int r)
+{
+	dev->op.result = r;
+	lv_dev_settle_memory(dev, !r);
+	if (!r)
+		lv_dev_adopt(dev);
+	else if (lv_part_gone(&dev->parts[0]))
+		lv_dev_disconnected(dev, r);
+	else
+		lv_dev_lost(dev, r);
+	return 0;
+}
+
+static int begin(void *client, struct lv_snapshot *old, struct lv_snapshot *now, uint64_t deadline)
+{
+	struct libvhost_dev *dev = client;
+	int r;
+
+	(void)old;
+	(void)now; /* already the current one */
+	if (dev->mem_parked || dev->state != LIBVHOST_DEV_RUNNING)
+		return 1;
+	lv_op_begin(dev, false, deadline, memory_ended);
+	r = lv_op_prepare(dev);
+	if (r) {
+		lv_dev_lost(dev, r);
+		return r;
+	}
+	lv_op_plan(dev, LV_PLAN_MEMORY);
+	return lv_op_settle(dev);
+}
+
+static int progress(void *client)
+{
+	return lv_op_step(client);
+}
+
+/* 0 = more than fit: the commit asks now and then. The wake eventfd is not of interest. */
+static uint32_t pollfds(void *client, struct pollfd *fds, uint32_t cap)
+{
+	struct lv_wait w;
+	uint32_t n = lv_dev_collect(client, &w, false) - 1;
+
+	if (n > cap)
+		return 0;
+	for (uint32_t i = 0; i < n; i++)
+		fds[i] = w.fds[i + 1];
+	return n;
+}
+
+static void finish(void *client, int result)
+{
+	struct libvhost_dev *dev = client;
+
+	if (result == -ETIMEDOUT && lv_op_running(dev)) {
+		lv_fail(&dev->err, result, LIBVHOST_EK_TIMEOUT, "commit: the peer did not confirm the new map in time");
+		lv_op_abort(dev);
+		dev->op.failed = 0;
+		memory_ended(dev, result);
+	}
+	leave(dev);
+}
+
+const struct lv_mem_client_ops lv_dev_mem_client = {prepare, unprepare, begin, progress, pollfds, finish};

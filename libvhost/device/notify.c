@@ -1,0 +1,250 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/* Kick and call descriptors at run time: replacing, masking, guest notifiers, the kicks that the library owes. */
+#include "device/device.h"
+
+#include <errno.h>
+#include "core/wire.h"
+#include "vring/vring.h"
+
+#define LIVE (LV_STATE(NEGOTIATED) | LV_STATE(RUNNING))
+
+static int not_set_up(struct libvhost_dev *dev, uint32_t index)
+{
+	return lv_fail(&dev->err, -ENOENT, LIBVHOST_EK_ARGUMENT, "queue %u is not set up", index);
+}
+
+static int claim_queue(struct libvhost_dev *dev, uint32_t index, const char *call)
+{
+	int r = lv_dev_claim(dev, LV_OP_REQUEST, LIVE, call);
+
+	if (!r && (index >= dev->rec->num_queues || !(dev->rec->queue[index].flags & LV_RQ_SET)))
+		r = lv_dev_release(dev, not_set_up(dev, index));
+	return r;
+}
+
+/* What a request that failed means for the device. A refused one changed nothing. */
+static void request_failed(struct libvhost_dev *dev, const struct lv_part *part, const struct libvhost_req *req, int r)
+{
+	if (lv_part_gone(part))
+		lv_dev_disconnected(dev, r);
+	else if (req->state == LIBVHOST_REQ_UNKNOWN)
+		lv_dev_lost(dev, r);
+}
+
+static int send_fd(struct libvhost_dev *dev, uint32_t op, uint32_t index, int fd)
+{
+	struct lv_part *part = lv_dev_part_of(dev, index);
+	struct libvhost_req req = {.op = op, .flags = LIBVHOST_REQ_NEED_REPLY};
+	int r;
+
+	req.index = index - (part->caps.dialect == LIBVHOST_DIALECT_USER ? 0 : part->first);
+	if (fd >= 0) {
+		req.flags |= LIBVHOST_REQ_HAS_FD;
+		req.fd = fd;
+	}
+	r = lv_op_exec(dev, index, &req, 1, lv_deadline(dev->ctx, 0));
+	if (r)
+		request_failed(dev, part, &req, r);
+	return r;
+}
+
+static int rebind(struct libvhost_dev *dev, uint32_t index, int fd)
+{
+	int r = 0;
+
+	if (!dev->bound[index])
+		return 0;
+	dev->ops.bind_notifier(dev->ops.arg, index, dev->fds[index].kick, 0);
+	if (fd >= 0)
+		r = dev->ops.bind_notifier(dev->ops.arg, index, fd, 1);
+	dev->bound[index] = fd >= 0 && !r;
+	return r;
+}
+
+/* Puts fd (owned from now on) in force. */
+static void swap_fd(struct libvhost_dev *dev, uint32_t index, int *slot, int fd, uint32_t poll_flag)
+{
+	int old;
+
+	pthread_mutex_lock(&dev->lock);
+	old = *slot;
+	*slot = fd;
+	if (fd < 0)
+		dev->rec->queue[index].flags |= poll_flag;
+	else
+		dev->rec->queue[index].flags &= ~poll_flag;
+	pthread_mutex_unlock(&dev->lock);
+	lv_fd_close(old);
+}
+
+int libvhost_dev_set_kick(struct libvhost_dev *dev, uint32_t index, int fd)
+{
+	int ours = -1, r;
+
+	if (!dev)
+		return -EINVAL;
+	r = claim_queue(dev, index, "set_kick");
+	if (r)
+		return r;
+	if (fd >= 0 && (ours = lv_fd_dup(fd)) < 0)
+		return lv_dev_release(dev, lv_fd_fail(dev, ours, index, "the new kick descriptor"));
+	if (dev->rec->queue[index].flags & LV_RQ_RUNNING)
+		r = send_fd(dev, LIBVHOST_OP_SET_VRING_KICK, index, ours);
+	if (!r)
+		r = rebind(dev, index, ours);
+	if (r) {
+		lv_fd_close(ours);
+		return lv_dev_release(dev, r);
+	}
+	swap_fd(dev, index, &dev->fds[index].kick, ours, LV_RQ_KICK_POLL);
+	if (ours >= 0 && dev->rec->queue[index].flags & LV_RQ_RUNNING)
+		lv_eventfd_signal(ours); /* a kick may still sit in the old one */
+	return lv_dev_release(dev, 0);
+}
+
+int libvhost_dev_set_call(struct libvhost_dev *dev, uint32_t index, int fd)
+{
+	int ours = -1, r;
+
+	if (!dev)
+		return -EINVAL;
+	r = claim_queue(dev, index, "set_call");
+	if (r)
+		return r;
+	if (fd >= 0 && (ours = lv_fd_dup(fd)) < 0)
+		return lv_dev_release(dev, lv_fd_fail(dev, ours, index, "the new call descriptor"));
+	if ((dev->rec->queue[index].flags & (LV_RQ_RUNNING | LV_RQ_MASKED)) == LV_RQ_RUNNING)
+		r = send_fd(dev, LIBVHOST_OP_SET_VRING_CALL, index, ours);
+	if (r)
+		lv_fd_close(ours);
+	else
+		swap_fd(dev, index, &dev->fds[index].call, ours, LV_RQ_CALL_POLL);
+	return lv_dev_release(dev, r);
+}
+
+static int set_masked(struct libvhost_dev *dev, uint32_t index, bool mask)
+{
+	struct lv_queue_fds *fds = &dev->fds[index];
+	int r = 0;
+
+	if (mask)
+		r = lv_queue_late_fd(dev, index, &fds->masked, "its private call eventfd");
+	if (!r && dev->rec->queue[index].flags & LV_RQ_RUNNING)
+		r = send_fd(dev, LIBVHOST_OP_SET_VRING_CALL, index, mask ? fds->masked : fds->call);
+	if (r)
+		return r;
+	pthread_mutex_lock(&dev->lock);
+	if (mask)
+		dev->rec->queue[index].flags |= LV_RQ_MASKED;
+	else
+		dev->rec->queue[index].flags &= ~(uint32_t)LV_RQ_MASKED;
+	pthread_mutex_unlock(&dev->lock);
+	return 0;
+}
+
+/* Unmasking returns only when the peer confirmed the real descriptor: what it signalled before is in the private one
+ * by then, and libvhost_virtqueue_pending() finds it. */
+int libvhost_virtqueue_mask(struct libvhost_dev *dev, uint32_t index, uint32_t mask)
+{
+	int r;
+
+	if (!dev)
+		return -EINVAL;
+	r = claim_queue(dev, index, "virtqueue_mask");
+	if (r)
+		return r;
+	if (!(dev->rec->queue[index].flags & LV_RQ_MASKED) == !mask)
+		return lv_dev_release(dev, 0);
+	return lv_dev_release(dev, set_masked(dev, index, mask));
+}
+
+int libvhost_virtqueue_pending(struct libvhost_dev *dev, uint32_t index)
+{
+	int r;
+
+	if (!dev)
+		return -EINVAL;
+	pthread_mutex_lock(&dev->lock);
+	if (index >= dev->rec->num_queues || !(dev->rec->queue[index].flags & LV_RQ_SET))
+		r = not_set_up(dev, index);
+	else
+		r = dev->fds[index].masked >= 0 ? lv_eventfd_drain(dev->fds[index].masked) : 0;
+	pthread_mutex_unlock(&dev->lock);
+	return r;
+}
+
+void lv_notifiers_drop(struct libvhost_dev *dev)
+{
+	for (uint32_t i = 0; i < dev->rec->num_queues; i++) {
+		if (dev->bound[i])
+			dev->ops.bind_notifier(dev->ops.arg, i, dev->fds[i].kick, 0);
+		dev->bound[i] = 0;
+	}
+}
+
+int libvhost_dev_enable_notifiers(struct libvhost_dev *dev)
+{
+	int r;
+
+	if (!dev)
+		return -EINVAL;
+	r = lv_dev_claim(dev, LV_OP_REQUEST, LIVE, "enable_notifiers");
+	if (r)
+		return r;
+	for (uint32_t i = 0; dev->ops.bind_notifier && i < dev->rec->num_queues && !r; i++) {
+		if (dev->bound[i] || dev->fds[i].kick < 0)
+			continue;
+		r = dev->ops.bind_notifier(dev->ops.arg, i, dev->fds[i].kick, 1);
+		dev->bound[i] = !r;
+		if (r)
+			lv_fail(&dev->err, r, LIBVHOST_EK_REFUSED,
+				"enable_notifiers: bind_notifier refused queue %u with %d; all were taken back", i, r);
+	}
+	if (r)
+		lv_notifiers_drop(dev);
+	return lv_dev_release(dev, r);
+}
+
+int libvhost_dev_disable_notifiers(struct libvhost_dev *dev)
+{
+	int r;
+
+	if (!dev)
+		return -EINVAL;
+	r = lv_dev_claim(dev, LV_OP_REQUEST, LV_ANY_STATE & ~LV_STATE(RUNNING), "disable_notifiers");
+	if (r)
+		return r;
+	lv_notifiers_drop(dev);
+	return lv_dev_release(dev, 0);
+}
+
+/* A guest that offered requests while nobody listened does not kick again: the library does (kick race, reconnect). A
+ * call that the dead peer owed is paid with a spurious one. */
+static void poke_queue(struct libvhost_dev *dev, const struct lv_snapshot *mem, uint32_t index, bool call)
+{
+	const struct lv_record_queue *q = &dev->rec->queue[index];
+	const struct lv_queue_fds *fds = &dev->fds[index];
+	bool work = true;
+
+	if (!(q->flags & LV_RQ_RUNNING))
+		return;
+	if (!lv_queue_packed(dev->rec))
+		work = lv_split_has_work(mem, q->avail, (uint16_t)q->base) == 1;
+	if (work && fds->kick >= 0 && !(q->flags & LV_RQ_DISABLED))
+		lv_eventfd_signal(fds->kick);
+	if (call && q->flags & LV_RQ_MASKED)
+		lv_eventfd_signal(fds->masked);
+	else if (call && fds->call >= 0)
+		lv_eventfd_signal(fds->call);
+}
+
+void lv_queues_poke(struct libvhost_dev *dev, bool call)
+{
+	struct lv_snapshot *mem = lv_mem_snapshot(dev->mem);
+
+	pthread_mutex_lock(&dev->lock);
+	for (uint32_t i = 0; i < dev->rec->num_queues; i++)
+		poke_queue(dev, mem, i, call);
+	pthread_mutex_unlock(&dev->lock);
+	lv_snapshot_put(mem);
+}

@@ -1,0 +1,275 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/*
+ * Coming back: the transports are opened again and the record is replayed. By policy (AUTO_RECONNECT) the attempts go
+ * on for ever, 100 ms to 5 s apart, until one succeeds, the peer turns out to offer less, or somebody cancels; an
+ * explicit call tries until its deadline. Rings continue at the used index: what the dead peer had taken and not
+ * completed is offered to the new one again.
+ */
+#include "device/device.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include "device/features.h"
+
+#define QUICK_MIN_MS 1u /* explicit reconnect and init: somebody waits */
+#define QUICK_MAX_MS 50u
+#define IN_ORDER_BIT 35
+
+bool lv_reconnect_possible(const struct libvhost_dev *dev)
+{
+	for (uint32_t i = 0; i < dev->num_parts; i++)
+		if (!(dev->parts[i].caps.flags & LIBVHOST_TRANSPORT_CAN_REOPEN))
+			return false;
+	return true;
+}
+
+static void schedule(struct libvhost_dev *dev)
+{
+	struct lv_operation *op = &dev->op;
+	const uint32_t max = op->automatic ? LV_BACKOFF_MAX_MS : QUICK_MAX_MS;
+
+	op->retry_at = lv_now(dev->ctx) + op->backoff_ms * LV_NS_PER_MS;
+	op->backoff_ms = op->backoff_ms * 2 < max ? op->backoff_ms * 2 : max;
+}
+
+void lv_reconnect_begin(struct libvhost_dev *dev, bool automatic)
+{
+	struct lv_operation *op = &dev->op;
+
+	pthread_mutex_lock(&dev->lock);
+	op->automatic = automatic;
+	op->opening = true;
+	op->retry_at = lv_now(dev->ctx);
+	op->backoff_ms = automatic ? LV_BACKOFF_MIN_MS : QUICK_MIN_MS;
+	for (uint32_t i = 0; i < dev->num_parts; i++)
+		dev->parts[i].open = false;
+	pthread_mutex_unlock(&dev->lock);
+}
+
+/* A part with descriptors of its own while closed listens for the peer: it says when, not the clock. */
+static bool listens(struct libvhost_dev *dev)
+{
+	struct pollfd fds[LV_TRANSPORT_POLLFDS];
+
+	for (uint32_t i = 0; i < dev->num_parts; i++)
+		if (lv_transport_pollfds(dev->parts[i].t, fds, LV_TRANSPORT_POLLFDS) > 1)
+			return true;
+	return false;
+}
+
+static int reopen_failed(struct libvhost_dev *dev, struct lv_part *part, int r)
+{
+	if (!part->t->foreign)
+		return lv_fail_copy(&dev->err, &part->t->err);
+	return lv_fail(&dev->err, r, LIBVHOST_EK_CONNECT, "%s: reconnect: %s", part->t->peer, lv_errno_name(-r));
+}
+
+static int open_parts(struct libvhost_dev *dev)
+{
+	for (uint32_t i = 0; i < dev->num_parts; i++) {
+		struct lv_part *part = &dev->parts[i];
+		int r;
+
+		if (part->open)
+			continue;
+		r = lv_transport_reopen(part->t);
+		if (r < 0)
+			return r == -EAGAIN ? r : reopen_failed(dev, part, r);
+		part->open = true;
+	}
+	return 0;
+}
+
+static int too_late(struct libvhost_dev *dev)
+{
+	return lv_fail(&dev->err, -ETIMEDOUT, LIBVHOST_EK_TIMEOUT,
+		       "%s: the peer did not appear in time; is the back-end running?", dev->parts[0].t->peer);
+}
+
+static int begin_replay(struct libvhost_dev *dev)
+{
+	int r;
+
+	dev->op.opening = false;
+	/* the old peer may have completed requests until it was really gone */
+	if (lv_dev_was_running(dev))
+		lv_queues_rebuild_bases(dev, LV_RQ_SET);
+	r = lv_op_prepare(dev);
+	if (r)
+		return r;
+	if (dev->op.automatic)
+		dev->op.deadline = lv_deadline(dev->ctx, 0);
+	lv_dev_ack_policy(dev);
+	lv_op_plan(dev, dev->op.kind == LV_OP_INIT ? LV_PLAN_CONNECT : LV_PLAN_RESUME);
+	return 1;
+}
+
+int lv_reconnect_step(struct libvhost_dev *dev)
+{
+	struct lv_operation *op = &dev->op;
+	int r;
+
+	if (atomic_load(&op->cancelled))
+		return lv_fail(&dev->err, -ECANCELED, LIBVHOST_EK_CANCELLED, "connecting was cancelled");
+	if (!op->automatic && lv_now(dev->ctx) >= op->deadline)
+		return too_late(dev);
+	if (lv_now(dev->ctx) < op->retry_at && !listens(dev))
+		return 0;
+	r = open_parts(dev);
+	if (!r)
+		return begin_replay(dev);
+	if (!op->automatic && !(op->patient && r == -EAGAIN))
+		return r;
+	schedule(dev);
+	return 0;
+}
+
+static void report_reconnected(struct libvhost_dev *dev)
+{
+	struct libvhost_event e = {.type = LIBVHOST_EVENT_RECONNECTED, .queue = LIBVHOST_NONE};
+	const bool in_order = dev->rec->acked[0] & LV_BIT(IN_ORDER_BIT);
+
+	e.value[0] = in_order ? LIBVHOST_GUARANTEE_IN_ORDER : LIBVHOST_GUARANTEE_NONE;
+	snprintf(e.text, sizeof(e.text), "replayed to a new peer, guarantee: %s", in_order ? "in-order" : "none");
+	lv_event_push(dev, &e);
+}
+
+static void came_back(struct libvhost_dev *dev)
+{
+	const uint64_t generation = dev->rec->generation + 1;
+
+	dev->ack_all_next = false;
+	lv_dev_settle_memory(dev, lv_dev_was_running(dev));
+	lv_dev_adopt(dev);
+	pthread_mutex_lock(&dev->lock);
+	dev->rec->generation = generation;
+	dev->state = dev->rec->flags & LV_RF_RUNNING ? LIBVHOST_DEV_RUNNING : LIBVHOST_DEV_NEGOTIATED;
+	pthread_mutex_unlock(&dev->lock);
+	lv_mem_client_limit(dev->mem_node, dev->rec->max_regions);
+	lv_queues_poke(dev, true);
+	report_reconnected(dev);
+}
+
+/* Back to waiting for the peer, with the pause grown so far. */
+static void wait_again(struct libvhost_dev *dev)
+{
+	for (uint32_t i = 0; i < dev->num_parts; i++)
+		dev->parts[i].open = false;
+	dev->op.opening = true;
+	schedule(dev);
+}
+
+static int replay_ended(struct libvhost_dev *dev, int r)
+{
+	struct lv_operation *op = &dev->op;
+
+	if (!r) {
+		came_back(dev);
+		return 0;
+	}
+	lv_dev_note_unattributed(dev);
+	lv_dev_close(dev);
+	if (op->automatic && r != -ENOTSUP && r != -ECANCELED) {
+		wait_again(dev);
+		return 1;
+	}
+	op->result = r;
+	lv_dev_set_state(dev, LIBVHOST_DEV_DISCONNECTED);
+	if (op->automatic && r == -ENOTSUP)
+		lv_dev_report(dev, LIBVHOST_EVENT_DISCONNECTED, r);
+	return 0;
+}
+
+void lv_reconnect_automatic(struct libvhost_dev *dev)
+{
+	pthread_mutex_lock(&dev->lock);
+	lv_dev_occupy(dev, LV_OP_RECONNECT);
+	pthread_mutex_unlock(&dev->lock);
+	lv_op_begin(dev, true, UINT64_MAX, replay_ended);
+	lv_reconnect_begin(dev, true);
+}
+
+int libvhost_dev_reconnect(struct libvhost_dev *dev, const struct libvhost_call_opts *opts)
+{
+	uint64_t deadline;
+	bool async;
+	int r;
+
+	if (!dev)
+		return -EINVAL;
+	r = lv_dev_call_opts(dev, opts, &async, &deadline);
+	if (r)
+		return r;
+	lv_reconnect_yield(dev);
+	r = lv_dev_claim(dev, LV_OP_RECONNECT, LV_ANY_STATE, "reconnect");
+	if (r)
+		return r;
+	if (!lv_reconnect_possible(dev))
+		return lv_dev_release(dev,
+				      lv_fail(&dev->err, -ENOTSUP, LIBVHOST_EK_UNSUPPORTED,
+					      "reconnect: this transport cannot be opened again; make a new device"));
+	r = lv_dev_was_running(dev);
+	lv_dev_close(dev);
+	lv_dev_stopped_here(dev);
+	pthread_mutex_lock(&dev->lock);
+	dev->rec->flags |= r ? LV_RF_RUNNING : 0;
+	dev->state = LIBVHOST_DEV_RECONNECTING;
+	pthread_mutex_unlock(&dev->lock);
+	lv_op_begin(dev, async, deadline, replay_ended);
+	lv_reconnect_begin(dev, false);
+	dev->op.patient = true;
+	return lv_op_run(dev);
+}
+
+/* ---- an automatic reconnect makes way ---- */
+
+/* Becomes the thread inside of an automatic reconnect. False: there is none. */
+static bool take_automatic(struct libvhost_dev *dev)
+{
+	bool ours = false;
+
+	pthread_mutex_lock(&dev->lock);
+	while (dev->state == LIBVHOST_DEV_RECONNECTING && !lv_dev_in_callback(dev) &&
+	       (dev->op.kind == LV_OP_NONE || dev->op.automatic)) {
+		if (dev->inside) {
+			pthread_cond_wait(&dev->idle, &dev->lock); /* dispatch never stays inside for long */
+			continue;
+		}
+		dev->inside = ours = true;
+		dev->owner = pthread_self();
+		dev->entries++;
+		break;
+	}
+	pthread_mutex_unlock(&dev->lock);
+	return ours;
+}
+
+bool lv_reconnect_stop(struct libvhost_dev *dev, int *result)
+{
+	if (!take_automatic(dev))
+		return false;
+	if (!lv_dev_was_running(dev)) {
+		*result = lv_fail(&dev->err, -EALREADY, LIBVHOST_EK_STATE, "stop: not running");
+	} else {
+		lv_op_abort(dev);
+		lv_dev_close(dev);
+		lv_dev_stopped_here(dev);
+		dev->op.failed = 0;
+		if (dev->op.kind != LV_OP_NONE)
+			wait_again(dev);
+		*result = 0;
+	}
+	lv_dev_go_outside(dev);
+	return true;
+}
+
+void lv_reconnect_yield(struct libvhost_dev *dev)
+{
+	if (!take_automatic(dev))
+		return;
+	lv_op_abort(dev);
+	lv_dev_close(dev);
+	lv_dev_set_state(dev, LIBVHOST_DEV_DISCONNECTED);
+	dev->op.failed = 0;
+	lv_dev_release(dev, 0);
+}
