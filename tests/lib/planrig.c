@@ -106,8 +106,12 @@ static void answer_status(struct planrig *rig, struct libvhost_req *req)
 
 static void answer(struct planrig *rig, struct libvhost_req *req)
 {
-	req->state = req->op == rig->fail_op ? LIBVHOST_REQ_FAILED : LIBVHOST_REQ_DONE;
-	req->err = req->op == rig->fail_op ? -EIO : 0;
+	bool refused = req->op == rig->fail_op && rig->passed++ >= rig->fail_after;
+
+	req->state = refused ? LIBVHOST_REQ_FAILED : LIBVHOST_REQ_DONE;
+	req->err = refused ? -EIO : 0;
+	if (refused)
+		return;
 	switch (req->op) {
 	case LIBVHOST_OP_GET_FEATURES:
 		req->result[0] = rig->features[0];
@@ -186,6 +190,7 @@ int planrig_run(struct planrig *rig, enum lv_plan_kind kind)
 	lv_plan_begin(&rig->plan, kind, rig->caps.dialect);
 	lv_program_clear(&rig->prog);
 	rig->waits = 0;
+	rig->passed = 0;
 	note(rig, names[kind]);
 	for (;;) {
 		ret = lv_plan_next(&rig->plan, &rig->env, &rig->prog, &rig->err);

@@ -28,7 +28,8 @@ struct planrig {
 	uint64_t status, refuse_status; /* bits that never stick */
 	uint64_t bases[LIBVHOST_MAX_QUEUES];
 	uint32_t config_len;
-	uint32_t fail_op; /* refused */
+	uint32_t fail_op, fail_after; /* this operation is refused after so many that are not */
+	uint32_t passed;
 	/* what happened: text of all programs, and how often a caller had to wait */
 	char text[65536];
 	uint32_t waits;
