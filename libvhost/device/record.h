@@ -26,8 +26,7 @@ enum {
 
 struct lv_record_queue {
 	uint32_t flags, num, base, reserved;
-	uint64_t desc, avail, used; /* guest-physical */
-	uint64_t log;
+	uint64_t desc, avail, used; /* guest-physical; the dirty log gets used, too */
 };
 
 enum {
