@@ -221,6 +221,12 @@ struct libvhost_op_info {
  */
 LIBVHOST_API int libvhost_op_info(uint32_t op, struct libvhost_op_info *info);
 
+/**
+ * Renders a request on one line for people and logs: "SET_VRING_NUM queue 3 num 256". Descriptors appear as "fd". Cuts
+ * at @p cap bytes and always terminates. Thread-safe, never fails. Since 0.1.
+ */
+LIBVHOST_API void libvhost_req_text(const struct libvhost_req *req, char *buf, size_t cap);
+
 /** Specification name of an operation, "SET_MEM_TABLE"; "?" for a number outside the table. Static. Since 0.1. */
 LIBVHOST_API const char *libvhost_op_name(uint32_t op);
 

@@ -121,7 +121,7 @@ void lv_program_text(const struct lv_program *prog, char *buf, size_t cap)
 		const struct libvhost_req *req = &prog->reqs[i];
 		char line[512];
 
-		lv_req_text(req, line, sizeof(line));
+		libvhost_req_text(req, line, sizeof(line));
 		say(buf, cap, &used, "%s%s\n", req->flags & LIBVHOST_REQ_BARRIER ? "-- barrier --\n" : "", line);
 		if (req->op == LIBVHOST_OP_SET_MEM_TABLE)
 			say_table(req, buf, cap, &used);

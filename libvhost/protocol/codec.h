@@ -139,8 +139,4 @@ int lv_user_decode(struct libvhost_req *req, const struct lv_user_msg *msg, bool
 int lv_user_encode_reply(const struct libvhost_req *req, const struct lv_user_session *session, bool need_reply,
 			 void *buf, size_t cap, int *fds, uint32_t *nfds);
 
-/* Renders a request on one line for humans: "SET_VRING_NUM queue 3 num 256". Never prints a descriptor number, so that
- * the text is the same in every run. Never fails, NUL-terminates when cap > 0. */
-void lv_req_text(const struct libvhost_req *req, char *buf, size_t cap);
-
 #endif

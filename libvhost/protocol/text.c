@@ -244,7 +244,7 @@ static bool fd_is_choice(const struct lv_op *row)
 	       row->ioctl_arg == LV_IARG_INT_FD;
 }
 
-void lv_req_text(const struct libvhost_req *req, char *buf, size_t cap)
+void libvhost_req_text(const struct libvhost_req *req, char *buf, size_t cap)
 {
 	const struct lv_op *row = lv_op(req->op);
 	struct text t = {.buf = buf, .cap = cap};

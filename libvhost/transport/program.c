@@ -96,7 +96,7 @@ static void log_program(struct libvhost_transport *t)
 	if (!t->ctx->opts.log || t->ctx->opts.log_level < LIBVHOST_LOG_LEVEL_DEBUG)
 		return;
 	for (uint32_t i = 0; i < t->count; i++) {
-		lv_req_text(&t->reqs[i], text, sizeof(text));
+		libvhost_req_text(&t->reqs[i], text, sizeof(text));
 		lv_log(t->ctx, LIBVHOST_LOG_LEVEL_DEBUG, LIBVHOST_EK_NONE, "%s: %s: %s", t->peer, text,
 		       states[t->reqs[i].state & 3]);
 	}

@@ -92,7 +92,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	take(&s, payload, msg.hdr.size <= LV_USER_MAX_PAYLOAD ? msg.hdr.size : 0);
 	msg.payload = payload;
 	if (!lv_user_decode(&req, &msg, what & 1, &session, scratch, LV_USER_SCRATCH, &why)) {
-		lv_req_text(&req, text, sizeof(text));
+		libvhost_req_text(&req, text, sizeof(text));
 		say_again(&req, what & 1, &session);
 	}
 	if (msg.hdr.size <= LV_USER_MAX_PAYLOAD)

@@ -108,7 +108,7 @@ TEST(protocol, text_is_cut_never_overrun)
 
 	for (size_t cap = 0; cap < sizeof(buf); cap++) {
 		memset(buf, '#', sizeof(buf));
-		lv_req_text(&req, buf, cap);
+		libvhost_req_text(&req, buf, cap);
 		for (size_t i = cap; i < sizeof(buf); i++)
 			CHECK_EQ(buf[i], '#');
 		if (cap)
@@ -116,6 +116,6 @@ TEST(protocol, text_is_cut_never_overrun)
 	}
 	CHECK_STR(buf, "SET_VRING_NUM queue 3 num 256");
 	req = (struct libvhost_req){.op = 999};
-	lv_req_text(&req, buf, sizeof(buf));
+	libvhost_req_text(&req, buf, sizeof(buf));
 	CHECK_STR(buf, "unknown operation 999");
 }

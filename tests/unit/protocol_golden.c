@@ -75,7 +75,7 @@ TEST(protocol_golden, requests_are_rendered_for_humans)
 
 	FOR_EACH(x)
 	{
-		lv_req_text(&x.req, text, sizeof(text));
+		libvhost_req_text(&x.req, text, sizeof(text));
 		CHECK_STR(text, x.g->text);
 	}
 }

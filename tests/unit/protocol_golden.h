@@ -15,7 +15,7 @@
 
 struct golden {
 	struct libvhost_req req; /* pointers and descriptors are filled in by the test */
-	const char *text;	 /* lv_req_text */
+	const char *text;	 /* libvhost_req_text */
 	const char *wire;	 /* request as sent with NEED_REPLY wished for */
 	const char *in;		 /* data_in */
 	const char *reply;	 /* answer to success */

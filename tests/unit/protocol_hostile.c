@@ -301,7 +301,7 @@ TEST(protocol_hostile, what_is_accepted_can_be_said_again)
 		if (decode_bytes(&req, &hdr, payload, next_random(&state) % 3, n & 1, session.protocol_features, &why))
 			continue;
 		accepted++;
-		lv_req_text(&req, text, sizeof(text));
+		libvhost_req_text(&req, text, sizeof(text));
 		CHECK_EQ(lv_user_encode(&req, &session, 0, buf, sizeof(buf), fds, &nfds, &why) > 0, true);
 	}
 	CHECK(accepted > 1000);
