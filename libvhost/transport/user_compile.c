@@ -234,7 +234,7 @@ static int compile_one(struct compiler *c, uint32_t i)
 		.request = req.op == LIBVHOST_OP_RAW ? req.arg.raw.request : row->user,
 		.reply = own || ack,
 		.acked = ack,
-		.reply_fds = row->reply_fds || (req.op == LIBVHOST_OP_RAW && own),
+		.reply_fds = row->reply_fds,
 		.barrier = barrier,
 	};
 	if (must && !own && !ack)
