@@ -6,6 +6,7 @@
 #ifndef LIBVHOST_WORKER_H
 #define LIBVHOST_WORKER_H
 
+#include <vhost/event.h>
 #include <vhost/vq.h>
 
 #ifdef __cplusplus
@@ -26,7 +27,7 @@ enum libvhost_sandbox_action {
 
 enum libvhost_sandbox_caps {
 	LIBVHOST_CAPS_AUTO = 0, /**< dropped when the host can no longer change ids, else kept (see docs/sandbox.md) */
-	LIBVHOST_CAPS_DROP = 1, /**< always dropped: the host must not change ids while workers live */
+	LIBVHOST_CAPS_DROP = 1, /**< always dropped: setuid() and its kin in the host abort it while workers live */
 	LIBVHOST_CAPS_KEEP = 2
 };
 
@@ -38,7 +39,7 @@ enum libvhost_worker_role {
 /** Options of libvhost_worker_new(). Since 0.1. */
 struct libvhost_worker_opts {
 	uint32_t size;	  /**< sizeof(struct libvhost_worker_opts) */
-	uint32_t flags;	  /**< 0 */
+	uint32_t flags;	  /**< LIBVHOST_WORKER_* */
 	uint32_t role;	  /**< enum libvhost_worker_role */
 	uint32_t sandbox; /**< enum libvhost_sandbox_mode */
 	uint32_t action;  /**< enum libvhost_sandbox_action */
@@ -52,8 +53,8 @@ struct libvhost_worker_opts {
 
 /**
  * Starts the thread and returns after it confirmed its sandbox.
- * @return 0; -EINVAL; -E2BIG; -EPERM (sandbox required but not to be had: kind SANDBOX); -ENOMEM; -EAGAIN (no thread).
- * Since 0.1.
+ * @return 0; -EINVAL; -E2BIG; -EPERM (sandbox required but not to be had: kind SANDBOX); -ENOMEM; -EAGAIN (no thread);
+ * -EMFILE; -ETIMEDOUT (the thread did not get to run). Since 0.1.
  */
 LIBVHOST_API LIBVHOST_MUST_CHECK int libvhost_worker_new(struct libvhost_ctx *ctx,
 							 const struct libvhost_worker_opts *opts,
@@ -71,14 +72,31 @@ LIBVHOST_API void libvhost_worker_free(struct libvhost_worker *worker);
  */
 typedef int (*libvhost_ring_fn)(void *arg, struct libvhost_vq *vq);
 
-/** Gives a device-role queue to the worker. @p kick_fd is borrowed until removal; -1 = polled. @return 0; -EINVAL;
- * -ENOSPC (64 queues); -EEXIST; -ETIMEDOUT. Since 0.1. */
+/**
+ * Gives a device-role queue to the worker, which serves it at once and on every kick. @p kick_fd is borrowed until
+ * removal; it must be readable by epoll, normally an eventfd, and may serve one queue only; -1 = the worker looks at
+ * the ring by itself: all the time while there is work and within poll_us of it, then once a millisecond. While a queue
+ * is on a worker, no region may leave its memory map: take the queue back, commit, add it again.
+ * @return 0; -EINVAL (also: kick_fd cannot be waited for); -ENOSPC (64 queues); -EEXIST (queue or descriptor is on this
+ * worker already); -ETIMEDOUT (handler stuck: the queue was not added). Since 0.1.
+ */
 LIBVHOST_API int libvhost_worker_add_vq(struct libvhost_worker *worker, struct libvhost_vq *vq, int kick_fd,
 					libvhost_ring_fn fn, void *arg, uint32_t timeout_ms);
 
-/** Takes a queue back; when it returns 0 the worker no longer touches it. @return 0; -ENOENT; -ETIMEDOUT (handler
- * stuck). Since 0.1. */
+/** Takes a queue back; when it returns 0 the worker no longer touches it. Also for queues that the worker gave up.
+ * @return 0; -EINVAL; -ENOENT; -ETIMEDOUT (handler stuck: the queue is still the worker's). Since 0.1. */
 LIBVHOST_API int libvhost_worker_remove_vq(struct libvhost_worker *worker, struct libvhost_vq *vq, uint32_t timeout_ms);
+
+/** One epoll-able descriptor, readable when libvhost_worker_next_event() has something; owned by the worker. @return
+ * descriptor; -EINVAL. Since 0.1. */
+LIBVHOST_API int libvhost_worker_fd(struct libvhost_worker *worker);
+
+/**
+ * Takes one event: QUEUE_ERROR for a queue that the worker gave up because its ring is broken or its handler failed
+ * (err says how, value[0] is the struct libvhost_vq). The worker does not touch it any more; remove it.
+ * @return 1 taken, 0 none; -EINVAL. Since 0.1.
+ */
+LIBVHOST_API int libvhost_worker_next_event(struct libvhost_worker *worker, struct libvhost_event *event);
 
 /** The kernel's view of a worker, read from /proc. Since 0.1. */
 struct libvhost_worker_status {

@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+#ifndef LV_WORKER_LOOP_H
+#define LV_WORKER_LOOP_H
+
+/* epoll data of the control eventfd; queues have their slot number. */
+#define LV_LOOP_CONTROL 0xffffffffu
+
+static inline void lv_cpu_relax(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+	__builtin_ia32_pause();
+#elif defined(__aarch64__)
+	__asm__ volatile("yield");
+#endif
+}
+
+#endif

@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/* Handing queues to the worker and taking them back. */
+#include <errno.h>
+#include <poll.h>
+#include <sched.h>
+
+#include "core/wire.h"
+#include "worker/worker.h"
+
+static void deliver(struct libvhost_worker *w, const struct lv_mail *mail)
+{
+	struct lv_loop *l = &w->loop;
+	uint64_t bit = 1ull << mail->slot;
+
+	l->active &= ~bit;
+	l->ready &= ~bit;
+	l->armed &= ~bit;
+	l->polled &= ~bit;
+	if (mail->kind == LV_MAIL_ADD) {
+		l->slots[mail->slot] = mail->queue;
+		l->active |= bit;
+		l->ready |= bit; /* what was made available before is served without a kick */
+		l->armed |= bit; /* new rings ask for kicks */
+		if (mail->queue.kick_fd < 0)
+			l->polled |= bit;
+	}
+	atomic_store(&w->queues, (uint32_t)__builtin_popcountll(l->active));
+}
+
+void lv_mail_take(struct libvhost_worker *w)
+{
+	int posted = LV_MAIL_POSTED;
+
+	if (atomic_load_explicit(&w->mail.state, memory_order_relaxed) != LV_MAIL_POSTED ||
+	    !atomic_compare_exchange_strong(&w->mail.state, &posted, LV_MAIL_TAKEN))
+		return;
+	deliver(w, &w->mail);
+	atomic_store(&w->mail.state, LV_MAIL_DONE);
+	lv_eventfd_signal(w->done_fd);
+}
+
+bool lv_worker_await(struct libvhost_worker *w, atomic_int *word, int value, uint64_t deadline)
+{
+	struct pollfd p = {.fd = w->done_fd, .events = POLLIN};
+
+	while (atomic_load(word) == value) {
+		int left = lv_left_ms(w->ctx, deadline);
+
+		if (!left)
+			return atomic_load(word) != value;
+		poll(&p, 1, left);
+		lv_eventfd_drain(w->done_fd);
+	}
+	return true;
+}
+
+int lv_mail_send(struct libvhost_worker *w, uint64_t deadline)
+{
+	int posted = LV_MAIL_POSTED;
+
+	lv_eventfd_drain(w->done_fd); /* a message that timed out may have been answered late */
+	atomic_store(&w->mail.state, LV_MAIL_POSTED);
+	lv_eventfd_signal(w->control_fd);
+	if (!lv_worker_await(w, &w->mail.state, LV_MAIL_POSTED, deadline) &&
+	    atomic_compare_exchange_strong(&w->mail.state, &posted, LV_MAIL_EMPTY))
+		return -ETIMEDOUT;
+	/* Taken: executing it is a few stores. */
+	while (atomic_load(&w->mail.state) != LV_MAIL_DONE)
+		sched_yield();
+	atomic_store(&w->mail.state, LV_MAIL_EMPTY);
+	return 0;
+}

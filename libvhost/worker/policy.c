@@ -1,0 +1,61 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+#include "worker/policy.h"
+
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <seccomp.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#define ROLE_RING  LIBVHOST_ROLE_RING
+#define ROLE_BLOCK LIBVHOST_ROLE_BLOCK
+
+/* A condition expands to initialisers; their number is counted from a compound literal of the same initialisers. */
+#define ANY
+#define AND ,
+#define ARG(index, value)                                                                                              \
+	{                                                                                                              \
+		(index), (uint64_t)(value)                                                                             \
+	}
+#define ARGS(...) (sizeof((struct lv_rule_arg[]){{0, 0}, __VA_ARGS__}) / sizeof(struct lv_rule_arg) - 1)
+
+static const struct lv_rule rules[] = {
+#define LV_RULE(call, roles, cond, reason)                                                                             \
+	{                                                                                                              \
+		.name = #call,                                                                                         \
+		.nr = SCMP_SYS(call),                                                                                  \
+		.role = ROLE_##roles,                                                                                  \
+		.nargs = ARGS(cond),                                                                                   \
+		.args = {cond},                                                                                        \
+		.condition = #cond,                                                                                    \
+		.why = reason,                                                                                         \
+	},
+#include "worker/policy.def"
+#undef LV_RULE
+};
+
+const struct lv_rule *lv_rule(uint32_t n)
+{
+	return n < sizeof(rules) / sizeof(*rules) ? &rules[n] : NULL;
+}
+
+int lv_rule_applies(const struct lv_rule *rule, uint32_t role)
+{
+	return rule->nr >= 0 && rule->role <= role;
+}
+
+uint64_t lv_rule_value(const struct lv_rule_arg *arg)
+{
+	return arg->value == LV_OWN_PID ? (uint64_t)getpid() : arg->value;
+}
+
+const char *libvhost_syscalls(uint32_t role, uint32_t index)
+{
+	if (role > LIBVHOST_ROLE_BLOCK)
+		return NULL;
+	for (uint32_t n = 0; lv_rule(n); n++)
+		if (lv_rule_applies(lv_rule(n), role) && index-- == 0)
+			return lv_rule(n)->name;
+	return NULL;
+}

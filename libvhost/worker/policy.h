@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/* The sandbox policy as data; see policy.def. */
+#ifndef LV_WORKER_POLICY_H
+#define LV_WORKER_POLICY_H
+
+#include <stdint.h>
+#include <vhost/worker.h>
+
+#define LV_RULE_MAX_ARGS 2u
+
+/* "The process that builds the filter" in place of a value: known only when the filter is built. */
+#define LV_OWN_PID UINT64_MAX
+
+/* fallocate() modes of a discard. */
+#define LV_PUNCH_HOLE (FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE)
+
+struct lv_rule_arg {
+	uint32_t index; /* 0..5 */
+	uint64_t value; /* must be equal, LV_OWN_PID = own process id */
+};
+
+struct lv_rule {
+	const char *name;
+	int nr;	       /* negative: this architecture does not have it */
+	uint32_t role; /* smallest role that has it */
+	uint32_t nargs;
+	struct lv_rule_arg args[LV_RULE_MAX_ARGS];
+	const char *condition; /* as text, for the manual */
+	const char *why;
+};
+
+/* Row n of the table, NULL at the end; rows that this architecture does not have are included. */
+const struct lv_rule *lv_rule(uint32_t n);
+/* Whether a role's filter has this row. */
+int lv_rule_applies(const struct lv_rule *rule, uint32_t role);
+/* The value to compare with, LV_OWN_PID resolved. */
+uint64_t lv_rule_value(const struct lv_rule_arg *arg);
+
+#endif

@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/* The host's side of a worker's queues: add, remove, and hear of failed ones. */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+
+#include "core/wire.h"
+#include "vring/vring.h"
+#include "worker/worker.h"
+
+static struct lv_post *find(struct libvhost_worker *w, const struct libvhost_vq *vq)
+{
+	for (struct lv_post *p = w->posts; p < w->posts + LV_WORKER_QUEUES; p++)
+		if (p->vq == vq)
+			return p;
+	return NULL;
+}
+
+static uint32_t slot_of(struct libvhost_worker *w, const struct lv_post *post)
+{
+	return (uint32_t)(post - w->posts);
+}
+
+static int watch(struct libvhost_worker *w, struct lv_post *post, int kick_fd)
+{
+	struct epoll_event ev = {.events = EPOLLIN | EPOLLET, .data.u32 = slot_of(w, post)};
+
+	if (kick_fd < 0 || epoll_ctl(w->epoll_fd, EPOLL_CTL_ADD, kick_fd, &ev) == 0)
+		return 0;
+	if (errno == EPERM)
+		return lv_fail(&w->err, -EINVAL, LIBVHOST_EK_ARGUMENT,
+			       "worker: kick descriptor %d cannot be waited for; give an eventfd", kick_fd);
+	if (errno == EBADF)
+		return lv_fail(&w->err, -EINVAL, LIBVHOST_EK_ARGUMENT, "worker: kick descriptor %d is not open",
+			       kick_fd);
+	return lv_fail_sys(&w->err, errno, "worker: kick descriptor %d: %s", kick_fd, lv_errno_name(errno));
+}
+
+static void unwatch(struct libvhost_worker *w, const struct lv_post *post)
+{
+	if (post->kick_fd >= 0)
+		epoll_ctl(w->epoll_fd, EPOLL_CTL_DEL, post->kick_fd, NULL);
+}
+
+static int add(struct libvhost_worker *w, const struct lv_slot *queue, uint32_t timeout_ms)
+{
+	struct lv_post *post = find(w, NULL);
+	int rc;
+
+	if (find(w, queue->vq))
+		return lv_fail(&w->err, -EEXIST, LIBVHOST_EK_STATE, "worker: the queue is on this worker already");
+	if (!post)
+		return lv_fail(&w->err, -ENOSPC, LIBVHOST_EK_ARGUMENT, "worker: it serves %u queues, which is the most",
+			       LV_WORKER_QUEUES);
+	rc = watch(w, post, queue->kick_fd);
+	if (rc < 0)
+		return rc;
+	atomic_store(&w->failed[slot_of(w, post)], 0);
+	*post = (struct lv_post){.vq = queue->vq, .kick_fd = queue->kick_fd};
+	w->mail.kind = LV_MAIL_ADD;
+	w->mail.slot = slot_of(w, post);
+	w->mail.queue = *queue;
+	rc = lv_mail_send(w, lv_deadline(w->ctx, timeout_ms));
+	if (rc < 0) {
+		unwatch(w, post);
+		post->vq = NULL;
+		return lv_fail(&w->err, rc, LIBVHOST_EK_TIMEOUT,
+			       "worker: it did not take the queue in time; a handler "
+			       "does not return");
+	}
+	return 0;
+}
+
+int libvhost_worker_add_vq(struct libvhost_worker *w, struct libvhost_vq *vq, int kick_fd, libvhost_ring_fn fn,
+			   void *arg, uint32_t timeout_ms)
+{
+	struct lv_slot queue = {.vq = vq, .fn = fn, .arg = arg, .kick_fd = kick_fd < 0 ? -1 : kick_fd};
+	int rc;
+
+	if (!w || !vq || !fn || timeout_ms > LV_TIMEOUT_MAX_MS)
+		return -EINVAL;
+	pthread_mutex_lock(&w->host_lock);
+	rc = add(w, &queue, timeout_ms);
+	pthread_mutex_unlock(&w->host_lock);
+	return rc;
+}
+
+static int take_back(struct libvhost_worker *w, struct libvhost_vq *vq, uint32_t timeout_ms)
+{
+	struct lv_post *post = find(w, vq);
+	int rc;
+
+	if (!post)
+		return lv_fail(&w->err, -ENOENT, LIBVHOST_EK_STATE, "worker: the queue is not on this worker");
+	w->mail.kind = LV_MAIL_REMOVE;
+	w->mail.slot = slot_of(w, post);
+	rc = lv_mail_send(w, lv_deadline(w->ctx, timeout_ms));
+	if (rc < 0)
+		return lv_fail(&w->err, rc, LIBVHOST_EK_TIMEOUT,
+			       "worker: it did not give the queue back in time; a handler does not return");
+	unwatch(w, post);
+	post->vq = NULL;
+	return 0;
+}
+
+int libvhost_worker_remove_vq(struct libvhost_worker *w, struct libvhost_vq *vq, uint32_t timeout_ms)
+{
+	int rc;
+
+	if (!w || !vq || timeout_ms > LV_TIMEOUT_MAX_MS)
+		return -EINVAL;
+	pthread_mutex_lock(&w->host_lock);
+	rc = take_back(w, vq, timeout_ms);
+	pthread_mutex_unlock(&w->host_lock);
+	return rc;
+}
+
+int libvhost_worker_fd(struct libvhost_worker *w)
+{
+	return w ? w->report_fd : -EINVAL;
+}
+
+static void describe(struct libvhost_event *event, struct libvhost_vq *vq, int err)
+{
+	*event = (struct libvhost_event){
+		.type = LIBVHOST_EVENT_QUEUE_ERROR,
+		.queue = vq->opts.index,
+		.err = err,
+		.value = {(uintptr_t)vq},
+	};
+	snprintf(event->text, sizeof(event->text), "the worker stopped the queue: %s", lv_errno_name(-err));
+}
+
+int libvhost_worker_next_event(struct libvhost_worker *w, struct libvhost_event *event)
+{
+	int found = 0;
+
+	if (!w || !event)
+		return -EINVAL;
+	pthread_mutex_lock(&w->host_lock);
+	lv_eventfd_drain(w->report_fd);
+	for (uint32_t n = 0; n < LV_WORKER_QUEUES && !found; n++) {
+		struct lv_post *post = &w->posts[n];
+		int err = atomic_load(&w->failed[n]);
+
+		if (!post->vq || post->reported || !err)
+			continue;
+		post->reported = true;
+		describe(event, post->vq, err);
+		found = 1;
+	}
+	if (found)
+		lv_eventfd_signal(w->report_fd); /* there may be more */
+	pthread_mutex_unlock(&w->host_lock);
+	return found;
+}

@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/* Making and ending the thread. */
+#include "worker/worker.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include "core/opts.h"
+#include "core/wire.h"
+#include "worker/loop.h"
+
+#define STACK_BYTES (512u << 10)
+#define POLL_US_MAX 1000000u
+
+static void *thread_main(void *arg)
+{
+	struct libvhost_worker *w = arg;
+	bool ok;
+
+	prctl(PR_SET_NAME, w->opts.name[0] ? w->opts.name : "vhost-worker");
+	atomic_store(&w->tid, gettid());
+	ok = lv_sandbox_enter(&w->sandbox, &w->sandbox_result);
+	atomic_store(&w->started, ok ? 1 : -1);
+	lv_eventfd_signal(w->done_fd);
+	if (ok)
+		lv_loop_run(w);
+	atomic_store(&w->started, -1);
+	return NULL;
+}
+
+static int check_opts(struct libvhost_ctx *ctx, struct libvhost_worker_opts *o, const struct libvhost_worker_opts *opts)
+{
+	int rc = LV_OPTS_READ(&ctx->err, o, opts);
+
+	if (rc < 0)
+		return rc;
+	if (o->flags & ~LIBVHOST_WORKER_HAS_CPU || o->role > LIBVHOST_ROLE_BLOCK || o->sandbox > LIBVHOST_SANDBOX_OFF ||
+	    o->action > LIBVHOST_SANDBOX_LOG || o->caps > LIBVHOST_CAPS_KEEP || o->poll_us > POLL_US_MAX ||
+	    memchr(o->name, 0, sizeof(o->name)) == NULL ||
+	    (o->flags & LIBVHOST_WORKER_HAS_CPU && (o->cpu < 0 || o->cpu >= CPU_SETSIZE)))
+		return lv_fail(
+			&ctx->err, -EINVAL, LIBVHOST_EK_ARGUMENT,
+			"worker: flags %#x role %u sandbox %u action %u caps %u poll_us %u cpu %d: out of range, "
+			"or the name has no end",
+			o->flags, o->role, o->sandbox, o->action, o->caps, o->poll_us, o->cpu);
+	return 0;
+}
+
+static int open_fds(struct libvhost_worker *w)
+{
+	struct epoll_event ev = {.events = EPOLLIN | EPOLLET, .data.u32 = LV_LOOP_CONTROL};
+
+	w->control_fd = lv_eventfd();
+	w->done_fd = lv_eventfd();
+	w->report_fd = lv_eventfd();
+	w->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	if (w->control_fd < 0 || w->done_fd < 0 || w->report_fd < 0 || w->epoll_fd < 0)
+		return -EMFILE;
+	return epoll_ctl(w->epoll_fd, EPOLL_CTL_ADD, w->control_fd, &ev) < 0 ? -errno : 0;
+}
+
+static void destroy(struct libvhost_worker *w)
+{
+	lv_fd_close(w->control_fd);
+	lv_fd_close(w->done_fd);
+	lv_fd_close(w->report_fd);
+	lv_fd_close(w->epoll_fd);
+	lv_sandbox_clear(&w->sandbox);
+	pthread_mutex_destroy(&w->host_lock);
+	lv_errslot_destroy(&w->err);
+	libvhost_ctx_free(w->ctx);
+	free(w);
+}
+
+/* All signals are blocked before the thread exists, so none of the host's can ever be delivered on it. */
+static int create_thread(struct libvhost_worker *w)
+{
+	pthread_attr_t attr;
+	sigset_t all, old;
+	cpu_set_t cpus;
+	int rc;
+
+	pthread_attr_init(&attr);
+	pthread_attr_setstacksize(&attr, STACK_BYTES);
+	if (w->opts.flags & LIBVHOST_WORKER_HAS_CPU) {
+		CPU_ZERO(&cpus);
+		CPU_SET((unsigned)w->opts.cpu, &cpus);
+		pthread_attr_setaffinity_np(&attr, sizeof(cpus), &cpus);
+	}
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	rc = pthread_create(&w->thread, &attr, thread_main, w);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	pthread_attr_destroy(&attr);
+	if (rc)
+		return lv_fail(&w->ctx->err, -rc, LIBVHOST_EK_SYSTEM, "worker: no thread%s: %s",
+			       rc == EINVAL ? " (is the processor online?)" : "", lv_errno_name(rc));
+	return 0;
+}
+
+static int start(struct libvhost_worker *w)
+{
+	bool confirmed;
+	int rc = create_thread(w);
+
+	if (rc < 0)
+		return rc;
+	confirmed = lv_worker_await(w, &w->started, 0, lv_deadline(w->ctx, 0));
+	if (confirmed && atomic_load(&w->started) > 0)
+		return 0;
+	atomic_store(&w->stop, 1);
+	pthread_join(w->thread, NULL);
+	if (!confirmed)
+		return lv_fail(&w->ctx->err, -ETIMEDOUT, LIBVHOST_EK_TIMEOUT, "worker: the thread did not get to run");
+	return lv_fail(&w->ctx->err, -EPERM, LIBVHOST_EK_SANDBOX,
+		       "worker: the sandbox is required but %s (%s); allow it in the host's own policy, or use mode "
+		       "best-effort",
+		       w->sandbox_result.part, lv_errno_name(w->sandbox_result.sys_errno));
+}
+
+int libvhost_worker_new(struct libvhost_ctx *ctx, const struct libvhost_worker_opts *opts, struct libvhost_worker **ret)
+{
+	struct libvhost_worker_opts o;
+	struct libvhost_worker *w;
+	int rc;
+
+	if (!ctx || !ret)
+		return -EINVAL;
+	rc = check_opts(ctx, &o, opts);
+	if (rc < 0)
+		return rc;
+	w = calloc(1, sizeof(*w));
+	if (!w)
+		return lv_fail(&ctx->err, -ENOMEM, LIBVHOST_EK_NOMEM, "worker: no memory");
+	w->ctx = lv_ctx_ref(ctx);
+	w->opts = o;
+	w->pid = getpid();
+	w->loop.poll_max_ns = w->loop.poll_ns = o.poll_us * 1000ull;
+	lv_errslot_init(&w->err);
+	pthread_mutex_init(&w->host_lock, NULL);
+	rc = open_fds(w);
+	if (rc < 0)
+		lv_fail_sys(&ctx->err, -rc, "worker: no descriptors for its eventfds and epoll set");
+	if (rc == 0)
+		rc = lv_sandbox_prepare(&w->sandbox, &o, &ctx->err);
+	if (rc == 0)
+		rc = start(w);
+	if (rc < 0) {
+		destroy(w);
+		return rc;
+	}
+	*ret = w;
+	return 0;
+}
+
+void libvhost_worker_free(struct libvhost_worker *w)
+{
+	if (!w)
+		return;
+	if (w->pid == getpid()) {
+		atomic_store(&w->stop, 1);
+		lv_eventfd_signal(w->control_fd);
+		pthread_join(w->thread, NULL);
+	}
+	destroy(w);
+}
+
+int libvhost_worker_error(struct libvhost_worker *w, struct libvhost_error *err)
+{
+	return w ? lv_errslot_read(&w->err, err) : -EINVAL;
+}

@@ -1,0 +1,97 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/*
+ * One worker: who owns which field. The host's side is under host_lock; the loop's side is touched by the worker's
+ * thread only; in between are atomics, the mailbox and two eventfds. The worker takes no lock, so a killed or stuck one
+ * leaves none behind.
+ */
+#ifndef LV_WORKER_WORKER_H
+#define LV_WORKER_WORKER_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <sys/types.h>
+#include <vhost/event.h>
+#include <vhost/worker.h>
+#include "core/ctx.h"
+#include "worker/sandbox.h"
+
+#define LV_WORKER_QUEUES 64u
+
+/* A queue on the worker. */
+struct lv_slot {
+	struct libvhost_vq *vq;
+	libvhost_ring_fn fn;
+	void *arg;
+	int kick_fd;
+	uint64_t requests; /* taken from the ring when last looked at */
+};
+
+/* The loop's side. Sets of slots are bit masks. */
+struct lv_loop {
+	struct lv_slot slots[LV_WORKER_QUEUES];
+	uint64_t active;  /* served */
+	uint64_t ready;	  /* may hold work */
+	uint64_t armed;	  /* the driver was asked to kick */
+	uint64_t polled;  /* no kick descriptor */
+	uint64_t poll_ns; /* polling window now: between 0 and poll_max_ns */
+	uint64_t poll_max_ns;
+	uint64_t asleep_at; /* when the last sleep began */
+};
+
+/* The mailbox: one message at a time, from the host to the worker. */
+enum lv_mail_kind { LV_MAIL_ADD, LV_MAIL_REMOVE };
+enum lv_mail_state { LV_MAIL_EMPTY, LV_MAIL_POSTED, LV_MAIL_TAKEN, LV_MAIL_DONE };
+
+struct lv_mail {
+	atomic_int state;
+	enum lv_mail_kind kind;
+	uint32_t slot;
+	struct lv_slot queue; /* ADD */
+};
+
+/* What the host knows of a slot. */
+struct lv_post {
+	struct libvhost_vq *vq; /* NULL = free */
+	int kick_fd;
+	bool reported; /* the failure was handed out as an event */
+};
+
+struct libvhost_worker {
+	struct libvhost_ctx *ctx;
+	struct lv_errslot err;
+	struct libvhost_worker_opts opts;
+	pthread_t thread;
+	pid_t pid; /* of the process that started it: a forked child has no such thread */
+	int epoll_fd;
+	int control_fd; /* host -> worker: mail or stop */
+	int done_fd;	/* worker -> host: started, or mail done */
+	int report_fd;	/* worker -> host: a queue failed */
+	/* host's side */
+	pthread_mutex_t host_lock;
+	struct lv_post posts[LV_WORKER_QUEUES];
+	/* shared */
+	struct lv_mail mail;
+	atomic_int started; /* 0 not yet, 1 runs, -1 ended */
+	atomic_int stop;
+	atomic_int failed[LV_WORKER_QUEUES]; /* negative errno once the worker gave a queue up */
+	atomic_uint_least32_t queues;
+	_Atomic pid_t tid;
+	_Atomic uint64_t wakeups, requests;
+	/* worker's side */
+	struct lv_sandbox sandbox;
+	struct lv_sandbox_result sandbox_result; /* published by started */
+	struct lv_loop loop;
+};
+
+/* The thread's main loop; returns when stop is set. */
+void lv_loop_run(struct libvhost_worker *w);
+
+/* Executes a posted message, if any, on the worker. */
+void lv_mail_take(struct libvhost_worker *w);
+/* Posts w->mail and waits until the worker executed it. 0; -ETIMEDOUT: it did not and will not. Under host_lock. */
+int lv_mail_send(struct libvhost_worker *w, uint64_t deadline);
+/* Waits until *word differs from value or the deadline passes. */
+bool lv_worker_await(struct libvhost_worker *w, atomic_int *word, int value, uint64_t deadline);
+
+#endif

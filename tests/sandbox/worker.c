@@ -1,0 +1,301 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/* The sandbox as a host meets it: what the kernel says of workers, and that the host's own threads stay as they were.
+ */
+#include "check.h"
+#include "inside.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <linux/capability.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stddef.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <vhost/libvhost.h>
+
+static struct libvhost_worker *start(struct libvhost_ctx *ctx, const struct libvhost_worker_opts *opts)
+{
+	struct libvhost_worker *w = NULL;
+
+	CHECK_EQ(libvhost_worker_new(ctx, opts, &w), 0);
+	CHECK(w != NULL);
+	return w;
+}
+
+TEST(sandbox, worker_is_confined)
+{
+	struct libvhost_worker_opts opts = {.size = sizeof(opts), .name = "test-worker"};
+	struct libvhost_worker_status s = {.size = sizeof(s)};
+	struct lv_ledger before = lv_ledger_take();
+	struct libvhost_ctx *ctx = NULL;
+	struct libvhost_worker *w;
+
+	CHECK_EQ(libvhost_ctx_new(NULL, &ctx), 0);
+	w = start(ctx, &opts);
+	CHECK_EQ(libvhost_worker_status(w, &s), 0);
+	CHECK_EQ(s.seccomp, 2);
+	CHECK_EQ(s.no_new_privs, 1);
+	CHECK_EQ(s.alive, 1);
+	CHECK_EQ(status_field(s.tid, "Seccomp", 10), 2);
+	CHECK_EQ(status_field(s.tid, "NoNewPrivs", 10), 1);
+	/* signals: all but those that cannot be blocked and the C library's two */
+	CHECK_EQ(status_field(s.tid, "SigBlk", 16), 0xfffffffe7ffbfeffull);
+	libvhost_worker_free(w);
+	libvhost_ctx_free(ctx);
+	CHECK_LEDGER(before);
+}
+
+TEST(sandbox, dropped_capabilities_are_all_zero)
+{
+	struct libvhost_worker_opts opts = {.size = sizeof(opts), .caps = LIBVHOST_CAPS_DROP};
+	struct libvhost_worker_status s = {.size = sizeof(s)};
+	struct libvhost_ctx *ctx = NULL;
+	struct libvhost_worker *w;
+
+	CHECK_EQ(libvhost_ctx_new(NULL, &ctx), 0);
+	w = start(ctx, &opts);
+	CHECK_EQ(libvhost_worker_status(w, &s), 0);
+	CHECK_EQ(s.cap_effective, 0);
+	CHECK_EQ(s.cap_permitted, 0);
+	CHECK_EQ(status_field(s.tid, "CapInh", 16), 0);
+	CHECK_EQ(status_field(s.tid, "CapAmb", 16), 0);
+	if (!geteuid())
+		CHECK_EQ(s.cap_bounding, 0);
+	libvhost_worker_free(w);
+	libvhost_ctx_free(ctx);
+}
+
+TEST(sandbox, automatic_capabilities_follow_the_host)
+{
+	struct libvhost_worker_status s = {.size = sizeof(s)};
+	uint64_t mine = status_field(0, "CapPrm", 16);
+	struct libvhost_ctx *ctx = NULL;
+	struct libvhost_worker *w;
+	bool ids = mine >> CAP_SETUID & 1 || mine >> CAP_SETGID & 1;
+
+	CHECK_EQ(libvhost_ctx_new(NULL, &ctx), 0);
+	w = start(ctx, NULL);
+	CHECK_EQ(libvhost_worker_status(w, &s), 0);
+	CHECK_EQ(s.cap_permitted, ids ? mine : 0);
+	libvhost_worker_free(w);
+	libvhost_ctx_free(ctx);
+}
+
+struct host_state {
+	uint64_t seccomp, nnp, prm, eff, bnd, sigblk;
+};
+
+static struct host_state host_state(void)
+{
+	return (struct host_state){status_field(0, "Seccomp", 10), status_field(0, "NoNewPrivs", 10),
+				   status_field(0, "CapPrm", 16),  status_field(0, "CapEff", 16),
+				   status_field(0, "CapBnd", 16),  status_field(0, "SigBlk", 16)};
+}
+
+static void *host_state_of_new_thread(void *arg)
+{
+	*(struct host_state *)arg = host_state();
+	return NULL;
+}
+
+static void still_the_same(const struct host_state *before)
+{
+	struct host_state now = host_state(), fresh;
+	pthread_t thread;
+	int fd;
+
+	CHECK_MEM(&now, before, sizeof(now));
+	CHECK_EQ(pthread_create(&thread, NULL, host_state_of_new_thread, &fresh), 0);
+	pthread_join(thread, NULL);
+	CHECK_MEM(&fresh, before, sizeof(fresh));
+	fd = open("/proc/self/status", O_RDONLY | O_CLOEXEC);
+	CHECK(fd >= 0);
+	close(fd);
+	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	CHECK(fd >= 0);
+	close(fd);
+}
+
+static void exec_true(void)
+{
+	execl("/bin/true", "true", NULL);
+	_exit(1);
+}
+
+TEST(sandbox, host_threads_are_untouched)
+{
+	struct libvhost_worker_opts opts = {.size = sizeof(opts), .caps = LIBVHOST_CAPS_DROP};
+	struct host_state before = host_state();
+	struct libvhost_ctx *ctx = NULL;
+	struct libvhost_worker *w;
+
+	CHECK_EQ(libvhost_ctx_new(NULL, &ctx), 0);
+	still_the_same(&before);
+	w = start(ctx, &opts);
+	still_the_same(&before);
+	CHECK_EQ(status_of_child(exec_true), 0);
+	libvhost_worker_free(w);
+	still_the_same(&before);
+	libvhost_ctx_free(ctx);
+}
+
+/* The C library runs these calls on the worker, too; a filter that forgot one hangs or aborts the process. */
+static void change_ids(void)
+{
+	struct libvhost_worker_status s = {.size = sizeof(s)};
+	struct libvhost_worker *w = NULL;
+	struct libvhost_ctx *ctx = NULL;
+	gid_t group = 65534;
+
+	if (libvhost_ctx_new(NULL, &ctx) < 0 || libvhost_worker_new(ctx, NULL, &w) < 0)
+		_exit(1);
+	if (setgroups(1, &group) || setregid(0, 0) || setresgid((gid_t)-1, 65534, (gid_t)-1) || setgid(65534) ||
+	    setreuid(0, 0) || setresuid((uid_t)-1, (uid_t)-1, 0) || setuid(65534))
+		_exit(2);
+	if (libvhost_worker_status(w, &s) < 0 || status_field(s.tid, "Uid", 10) != 65534)
+		_exit(3);
+	libvhost_worker_free(w);
+	libvhost_ctx_free(ctx);
+	_exit(0);
+}
+
+TEST(sandbox, host_can_change_ids_while_workers_run)
+{
+	if (geteuid())
+		SKIP("needs root: ids cannot be changed otherwise");
+	CHECK_EQ(status_of_child(change_ids), 0);
+}
+
+TEST(sandbox, a_thousand_lives)
+{
+	struct libvhost_ctx *ctx = NULL;
+	struct lv_ledger before;
+
+	CHECK_EQ(libvhost_ctx_new(NULL, &ctx), 0);
+	libvhost_worker_free(start(ctx, NULL));
+	before = lv_ledger_take();
+	for (unsigned i = 0; i < 1000; i++) {
+		struct libvhost_worker_opts opts = {.size = sizeof(opts), .caps = i % 3, .role = i % 2};
+
+		libvhost_worker_free(start(ctx, &opts));
+	}
+	CHECK_LEDGER(before);
+	CHECK(lv_ledger_take().maps <= before.maps + 4);
+	libvhost_ctx_free(ctx);
+}
+
+/* What a host that refuses seccomp(2) looks like. */
+static void refuse_seccomp(void)
+{
+	struct sock_filter code[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_seccomp, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog program = {.len = sizeof(code) / sizeof(*code), .filter = code};
+
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) < 0)
+		_exit(10);
+}
+
+static void on_degraded_host(void)
+{
+	struct libvhost_worker_opts opts = {.size = sizeof(opts)};
+	struct libvhost_error e = {.size = sizeof(e)};
+	struct libvhost_worker *w = NULL;
+	struct libvhost_ctx *ctx = NULL;
+
+	refuse_seccomp();
+	if (libvhost_ctx_new(NULL, &ctx) < 0)
+		_exit(1);
+	if (libvhost_worker_new(ctx, &opts, &w) != -EPERM || w)
+		_exit(2);
+	libvhost_ctx_error(ctx, &e);
+	if (e.kind != LIBVHOST_EK_SANDBOX)
+		_exit(3);
+	opts.sandbox = LIBVHOST_SANDBOX_BEST_EFFORT;
+	if (libvhost_worker_new(ctx, &opts, &w) < 0)
+		_exit(4);
+	libvhost_worker_free(w);
+	libvhost_ctx_free(ctx);
+	_exit(0);
+}
+
+TEST(sandbox, required_and_best_effort_on_a_host_without_seccomp)
+{
+	CHECK_EQ(status_of_child(on_degraded_host), 0);
+}
+
+TEST(sandbox, off_is_off)
+{
+	struct libvhost_worker_opts opts = {.size = sizeof(opts), .sandbox = LIBVHOST_SANDBOX_OFF};
+	struct libvhost_worker_status s = {.size = sizeof(s)};
+	struct libvhost_ctx *ctx = NULL;
+	struct libvhost_worker *w;
+
+	CHECK_EQ(libvhost_ctx_new(NULL, &ctx), 0);
+	w = start(ctx, &opts);
+	CHECK_EQ(libvhost_worker_status(w, &s), 0);
+	CHECK_EQ(s.seccomp, 0);
+	CHECK_EQ(s.no_new_privs, 0);
+	libvhost_worker_free(w);
+	libvhost_ctx_free(ctx);
+}
+
+static struct libvhost_worker *inherited;
+
+static void free_inherited(void)
+{
+	libvhost_worker_free(inherited); /* the thread is not here: must not wait for it */
+}
+
+TEST(sandbox, forked_child_leaves_the_parent_alone)
+{
+	struct libvhost_worker_status s = {.size = sizeof(s)};
+	struct libvhost_ctx *ctx = NULL;
+
+	CHECK_EQ(libvhost_ctx_new(NULL, &ctx), 0);
+	inherited = start(ctx, NULL);
+	CHECK_EQ(status_of_child(free_inherited), 0);
+	CHECK_EQ(libvhost_worker_status(inherited, &s), 0);
+	CHECK_EQ(s.alive, 1);
+	libvhost_worker_free(inherited);
+	libvhost_ctx_free(ctx);
+}
+
+static void ignore(int signo)
+{
+	(void)signo;
+}
+
+TEST(sandbox, idle_worker_sleeps)
+{
+	struct libvhost_worker_opts opts = {.size = sizeof(opts), .poll_us = 100};
+	struct libvhost_worker_status s = {.size = sizeof(s)};
+	struct libvhost_ctx *ctx = NULL;
+	struct libvhost_worker *w;
+	uint64_t wakeups;
+
+	CHECK_EQ(libvhost_ctx_new(NULL, &ctx), 0);
+	w = start(ctx, &opts);
+	usleep(50000);
+	CHECK_EQ(libvhost_worker_status(w, &s), 0);
+	wakeups = s.wakeups;
+	signal(SIGUSR1, ignore);
+	for (int i = 0; i < 10; i++) {
+		kill(getpid(), SIGUSR1); /* blocked there: does not wake it */
+		usleep(50000);
+	}
+	CHECK_EQ(libvhost_worker_status(w, &s), 0);
+	CHECK_EQ(s.wakeups, wakeups);
+	libvhost_worker_free(w);
+	libvhost_ctx_free(ctx);
+}

@@ -1,0 +1,388 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/* The worker's loop: kicks, turns, polling, handover and queues that fail. The sandbox has tests of its own. */
+#include "ringhelp.h"
+
+#include <poll.h>
+#include <stdatomic.h>
+
+#ifdef LV_SANITIZED
+#define SANDBOX LIBVHOST_SANDBOX_OFF
+#else
+#define SANDBOX LIBVHOST_SANDBOX_REQUIRED
+#endif
+
+struct bench {
+	struct rig r;
+	struct libvhost_worker *w;
+	struct lv_ledger before;
+};
+
+static struct bench setup(uint32_t num, uint64_t features, uint32_t poll_us)
+{
+	struct libvhost_worker_opts opts = {.size = sizeof(opts), .sandbox = SANDBOX, .poll_us = poll_us};
+	struct bench b = {0};
+	struct guest g = guest_new(0);
+
+	CHECK_EQ(libvhost_worker_new(g.ctx, &opts, &b.w), 0); /* a sanitizer's first thread brings one of its own */
+	libvhost_worker_free(b.w);
+	guest_free(&g);
+	b.before = lv_ledger_take();
+	rig_new(&b.r, num, features);
+	CHECK_EQ(libvhost_worker_new(b.r.g.ctx, &opts, &b.w), 0);
+	return b;
+}
+
+static void teardown(struct bench *b)
+{
+	libvhost_worker_free(b->w);
+	rig_free(&b->r);
+	CHECK_LEDGER(b->before);
+}
+
+static struct libvhost_worker_status status(struct bench *b)
+{
+	struct libvhost_worker_status s = {.size = sizeof(s)};
+
+	CHECK_EQ(libvhost_worker_status(b->w, &s), 0);
+	return s;
+}
+
+/* Completes what is there, at most 16 requests a turn. */
+static int complete_all(void *arg, struct libvhost_vq *vq)
+{
+	struct libvhost_iov iov[4];
+	struct libvhost_chain c = {.size = sizeof(c), .iov = iov, .iov_cap = 4};
+	int rc = 0;
+
+	(void)arg;
+	for (int i = 0; i < 16 && (rc = libvhost_vq_pop(vq, &c)) > 0; i++)
+		rc = libvhost_vq_push(vq, c.head, 0) < 0 ? -EIO : 1;
+	return rc;
+}
+
+static int offer_one(struct bench *b, uint64_t token)
+{
+	struct libvhost_buf buf = {.gpa = DATA, .len = 64};
+
+	CHECK_EQ(libvhost_vq_add(b->r.drv, &buf, 1, 0, token), 0);
+	return libvhost_vq_kick(b->r.drv);
+}
+
+/* Waits up to a second for one completion, as a driver does: look, ask for a call, look again, sleep. */
+static bool completed(struct bench *b, uint64_t token)
+{
+	struct libvhost_used used;
+
+	for (int i = 0; i < 10; i++) {
+		struct pollfd p = {.fd = b->r.call, .events = POLLIN};
+		uint32_t n = 1;
+
+		CHECK_EQ(libvhost_vq_get_used(b->r.drv, &used, &n), 0);
+		if (n) {
+			CHECK_EQ(used.token, token);
+			return true;
+		}
+		if (libvhost_vq_notify_enable(b->r.drv, 1))
+			continue;
+		poll(&p, 1, 100);
+		signalled(b->r.call);
+	}
+	return false;
+}
+
+static void add(struct bench *b, int kick_fd, libvhost_ring_fn fn, void *arg)
+{
+	CHECK_EQ(libvhost_worker_add_vq(b->w, b->r.dev, kick_fd, fn, arg, 1000), 0);
+}
+
+TEST(worker, serves_what_was_offered_before_it_came)
+{
+	struct bench b = setup(8, 0, 0);
+
+	offer_one(&b, 1);
+	signalled(b.r.kick);
+	add(&b, b.r.kick, complete_all, NULL);
+	CHECK(completed(&b, 1));
+	CHECK_EQ(status(&b).queues, 1);
+	CHECK_EQ(libvhost_worker_remove_vq(b.w, b.r.dev, 1000), 0);
+	CHECK_EQ(status(&b).queues, 0);
+	teardown(&b);
+}
+
+static void ping_pong(uint64_t features, uint32_t poll_us, uint64_t rounds)
+{
+	struct bench b = setup(8, features, poll_us);
+
+	add(&b, b.r.kick, complete_all, NULL);
+	for (uint64_t i = 0; i < rounds; i++) {
+		offer_one(&b, i);
+		if (!completed(&b, i))
+			lv_test_fail(__FILE__, __LINE__, "request %llu was lost", (unsigned long long)i);
+	}
+	CHECK(status(&b).requests >= rounds - 1); /* the last may not be counted yet */
+	teardown(&b);
+}
+
+TEST(worker, loses_no_wake_up)
+{
+	ping_pong(0, 0, 5000);
+}
+
+TEST(worker, loses_no_wake_up_with_event_index)
+{
+	ping_pong(F_EVENT, 0, 5000);
+}
+
+TEST(worker, loses_no_wake_up_while_polling)
+{
+	ping_pong(F_EVENT, 20, 5000);
+	ping_pong(0, 20, 5000);
+}
+
+TEST(worker, polls_without_being_kicked)
+{
+	struct bench b = setup(8, 0, 500000);
+	uint64_t wakeups;
+
+	add(&b, b.r.kick, complete_all, NULL);
+	offer_one(&b, 0);
+	CHECK(completed(&b, 0));
+	wakeups = status(&b).wakeups;
+	for (uint64_t i = 1; i < 100; i++) {
+		CHECK_EQ(offer_one(&b, i), 0); /* it asked for no kicks */
+		CHECK(completed(&b, i));
+	}
+	CHECK_EQ(status(&b).wakeups, wakeups);
+	teardown(&b);
+}
+
+TEST(worker, sleeps_when_nothing_happens)
+{
+	struct bench b = setup(8, 0, 100);
+	uint64_t wakeups;
+
+	add(&b, b.r.kick, complete_all, NULL);
+	offer_one(&b, 0);
+	CHECK(completed(&b, 0));
+	usleep(50000);
+	wakeups = status(&b).wakeups;
+	usleep(300000);
+	CHECK_EQ(status(&b).wakeups, wakeups);
+	teardown(&b);
+}
+
+TEST(worker, queue_without_kick_descriptor_is_polled)
+{
+	struct bench b = setup(8, 0, 0);
+
+	add(&b, -1, complete_all, NULL);
+	for (uint64_t i = 0; i < 20; i++) {
+		offer_one(&b, i);
+		CHECK(completed(&b, i));
+	}
+	teardown(&b);
+}
+
+static int never_done(void *arg, struct libvhost_vq *vq)
+{
+	(void)vq;
+	atomic_fetch_add((atomic_int *)arg, 1);
+	return 1;
+}
+
+TEST(worker, greedy_queue_does_not_starve_others)
+{
+	static atomic_int turns;
+	struct bench b = setup(8, 0, 0);
+	struct rig other;
+
+	rig_new(&other, 8, 0);
+	CHECK_EQ(libvhost_worker_add_vq(b.w, other.dev, other.kick, never_done, &turns, 1000), 0);
+	add(&b, b.r.kick, complete_all, NULL);
+	for (uint64_t i = 0; i < 100; i++) {
+		offer_one(&b, i);
+		CHECK(completed(&b, i));
+	}
+	CHECK(atomic_load(&turns) > 100);
+	CHECK_EQ(libvhost_worker_remove_vq(b.w, other.dev, 1000), 0);
+	atomic_store(&turns, 0);
+	usleep(1000);
+	CHECK_EQ(atomic_load(&turns), 0);
+	rig_free(&other);
+	teardown(&b);
+}
+
+static int stuck(void *arg, struct libvhost_vq *vq)
+{
+	(void)vq;
+	atomic_store((atomic_int *)arg, 1);
+	while (atomic_load((atomic_int *)arg) == 1)
+		;
+	return 0;
+}
+
+TEST(worker, stuck_handler_is_reported_by_the_deadline)
+{
+	struct libvhost_error e = {.size = sizeof(e)};
+	struct bench b = setup(8, 0, 0);
+	struct libvhost_vq_opts o = b.r.opts;
+	struct libvhost_vq *other = NULL;
+	static atomic_int flag;
+
+	o.role = LIBVHOST_VQ_DEVICE;
+	CHECK_EQ(libvhost_vq_new(b.r.g.ctx, b.r.g.mem, &o, &other), 0);
+	add(&b, b.r.kick, stuck, &flag);
+	while (!atomic_load(&flag))
+		;
+	CHECK_EQ(libvhost_worker_remove_vq(b.w, b.r.dev, 50), -ETIMEDOUT);
+	CHECK_EQ(libvhost_worker_error(b.w, &e), 0);
+	CHECK_EQ(e.kind, LIBVHOST_EK_TIMEOUT);
+	CHECK_EQ(libvhost_worker_add_vq(b.w, other, -1, complete_all, NULL, 50), -ETIMEDOUT);
+	atomic_store(&flag, 2);
+	CHECK_EQ(libvhost_worker_remove_vq(b.w, other, 1000), -ENOENT);
+	CHECK_EQ(libvhost_worker_remove_vq(b.w, b.r.dev, 1000), 0);
+	libvhost_vq_free(other);
+	teardown(&b);
+}
+
+static int fails(void *arg, struct libvhost_vq *vq)
+{
+	(void)arg;
+	(void)vq;
+	return -EIO;
+}
+
+static struct libvhost_event failure(struct bench *b)
+{
+	struct pollfd p = {.fd = libvhost_worker_fd(b->w), .events = POLLIN};
+	struct libvhost_event ev = {0};
+
+	CHECK_EQ(poll(&p, 1, 1000), 1);
+	CHECK_EQ(libvhost_worker_next_event(b->w, &ev), 1);
+	CHECK_EQ(ev.type, LIBVHOST_EVENT_QUEUE_ERROR);
+	CHECK_EQ(ev.value[0], (uintptr_t)b->r.dev);
+	CHECK_EQ(ev.queue, 7);
+	CHECK_EQ(libvhost_worker_next_event(b->w, &(struct libvhost_event){0}), 0);
+	CHECK_EQ(poll(&p, 1, 0), 0);
+	return ev;
+}
+
+TEST(worker, failing_handler_stops_its_queue_once)
+{
+	struct bench b = setup(8, 0, 0);
+
+	add(&b, b.r.kick, fails, NULL);
+	CHECK_EQ(failure(&b).err, -EIO);
+	CHECK_EQ(status(&b).queues, 0);
+	CHECK_EQ(libvhost_worker_remove_vq(b.w, b.r.dev, 1000), 0);
+	add(&b, b.r.kick, complete_all, NULL); /* and can come back */
+	offer_one(&b, 5);
+	CHECK(completed(&b, 5));
+	teardown(&b);
+}
+
+TEST(worker, broken_ring_stops_its_queue)
+{
+	struct bench b = setup(8, 0, 0);
+
+	add(&b, b.r.kick, complete_all, NULL);
+	offer(&b.r, 9999);
+	eventfd_write(b.r.kick, 1);
+	CHECK_EQ(failure(&b).err, -EBADMSG);
+	CHECK_EQ(status(&b).queues, 0);
+	teardown(&b);
+}
+
+TEST(worker, arguments_and_limits)
+{
+	struct libvhost_worker_opts opts = {.size = sizeof(opts), .sandbox = 3};
+	struct bench b = setup(8, 0, 0);
+	struct libvhost_vq *vqs[65] = {NULL};
+	struct libvhost_vq_opts o = b.r.opts;
+	int file = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
+
+	CHECK_EQ(libvhost_worker_new(b.r.g.ctx, &opts, &b.w), -EINVAL);
+	opts = (struct libvhost_worker_opts){.size = sizeof(opts)};
+	memset(opts.name, 'x', sizeof(opts.name));
+	CHECK_EQ(libvhost_worker_new(b.r.g.ctx, &opts, &b.w), -EINVAL);
+	CHECK_EQ(libvhost_worker_add_vq(b.w, NULL, -1, complete_all, NULL, 0), -EINVAL);
+	CHECK_EQ(libvhost_worker_add_vq(b.w, b.r.dev, file, complete_all, NULL, 0), -EINVAL);
+	CHECK_EQ(libvhost_worker_add_vq(b.w, b.r.dev, 9999, complete_all, NULL, 0), -EINVAL);
+	o.role = LIBVHOST_VQ_DEVICE;
+	for (int i = 0; i < 65; i++)
+		CHECK_EQ(libvhost_vq_new(b.r.g.ctx, b.r.g.mem, &o, &vqs[i]), 0);
+	for (int i = 0; i < 64; i++)
+		CHECK_EQ(libvhost_worker_add_vq(b.w, vqs[i], i ? -1 : b.r.kick, complete_all, NULL, 0), 0);
+	CHECK_EQ(libvhost_worker_add_vq(b.w, vqs[3], -1, complete_all, NULL, 0), -EEXIST);
+	CHECK_EQ(libvhost_worker_add_vq(b.w, vqs[64], -1, complete_all, NULL, 0), -ENOSPC);
+	CHECK_EQ(libvhost_worker_remove_vq(b.w, vqs[64], 0), -ENOENT);
+	CHECK_EQ(libvhost_worker_remove_vq(b.w, vqs[63], 0), 0);
+	CHECK_EQ(libvhost_worker_add_vq(b.w, vqs[64], b.r.kick, complete_all, NULL, 0), -EEXIST);
+	CHECK_EQ(libvhost_worker_add_vq(b.w, vqs[64], -1, complete_all, NULL, 0), 0);
+	CHECK_EQ(status(&b).queues, 64);
+	for (int i = 0; i < 65; i++) {
+		if (i != 63)
+			CHECK_EQ(libvhost_worker_remove_vq(b.w, vqs[i], 0), 0);
+		libvhost_vq_free(vqs[i]);
+	}
+	close(file);
+	teardown(&b);
+}
+
+TEST(worker, tampered_kick_descriptor_does_not_block_it)
+{
+	struct bench b = setup(8, 0, 0);
+
+	fcntl(b.r.kick, F_SETFL, 0); /* the peer clears O_NONBLOCK and empties the counter itself */
+	add(&b, b.r.kick, complete_all, NULL);
+	for (uint64_t i = 0; i < 200; i++) {
+		struct pollfd p = {.fd = b.r.kick, .events = POLLIN};
+
+		eventfd_write(b.r.kick, 1);
+		if (poll(&p, 1, 0) == 1) {
+			fcntl(b.r.kick, F_SETFL, O_NONBLOCK);
+			signalled(b.r.kick);
+			fcntl(b.r.kick, F_SETFL, 0);
+		}
+	}
+	offer_one(&b, 1);
+	CHECK(completed(&b, 1));
+	CHECK_EQ(libvhost_worker_remove_vq(b.w, b.r.dev, 500), 0);
+	teardown(&b);
+}
+
+TEST(worker, full_call_descriptor_does_not_block_it)
+{
+	struct libvhost_used used;
+	struct bench b = setup(8, 0, 0);
+	uint32_t n = 0;
+
+	fcntl(b.r.call, F_SETFL, 0);
+	eventfd_write(b.r.call, 0xfffffffffffffffe);
+	add(&b, b.r.kick, complete_all, NULL);
+	offer_one(&b, 1);
+	for (int i = 0; i < 1000 && !n; i++) {
+		n = 1;
+		CHECK_EQ(libvhost_vq_get_used(b.r.drv, &used, &n), 0);
+		usleep(1000);
+	}
+	CHECK_EQ(n, 1);
+	CHECK_EQ(libvhost_worker_remove_vq(b.w, b.r.dev, 500), 0);
+	teardown(&b);
+}
+
+TEST(worker, handover_under_load_loses_nothing)
+{
+	struct bench b = setup(8, F_EVENT, 10);
+
+	for (uint64_t i = 0; i < 1000; i++) {
+		if (i % 3 == 0)
+			offer_one(&b, i); /* nobody there: the kick waits or comes too early */
+		add(&b, i % 7 ? b.r.kick : -1, complete_all, NULL);
+		if (i % 3)
+			offer_one(&b, i);
+		CHECK(completed(&b, i));
+		CHECK_EQ(libvhost_worker_remove_vq(b.w, b.r.dev, 1000), 0);
+	}
+	teardown(&b);
+}
