@@ -50,11 +50,16 @@ bool lv_queue_used(const struct lv_record_queue *q)
 	return (q->flags & LV_RQ_SET) && (q->desc || q->avail || q->used);
 }
 
+static uint32_t queues_end(const struct lv_compile *c)
+{
+	uint64_t end = (uint64_t)c->env->first + c->env->count;
+
+	return end < c->env->rec->num_queues ? (uint32_t)end : c->env->rec->num_queues;
+}
+
 /* Queues of this part, as the loop variable q with its number in i. */
 #define FOR_EACH_QUEUE(c, i, q)                                                                                        \
-	for (i = (c)->env->first;                                                                                      \
-	     i - (c)->env->first < (c)->env->count && i < (c)->env->rec->num_queues && (q = &(c)->env->rec->queue[i]); \
-	     i++)
+	for ((i) = (c)->env->first; (i) < queues_end(c) && ((q) = &(c)->env->rec->queue[(i)]); (i)++)
 
 static struct libvhost_req *add_ring(struct lv_compile *c, uint32_t op, uint32_t queue)
 {

@@ -91,17 +91,17 @@ static void add_map(struct lv_compile *c, uint8_t type, const struct lv_map *map
 static int check_map(struct lv_compile *c, const struct lv_map *map)
 {
 	const struct lv_record *rec = c->env->rec;
+	uint64_t last = map->gpa + (map->size - 1);
 
 	if (!map->hva)
 		return lv_fail(c->err, -ENOTSUP, LIBVHOST_EK_MEMORY,
 			       "%s: region at %#llx is not mapped in this process", c->env->caps->peer,
 			       (unsigned long long)map->gpa);
-	if (rec->iova_last && (map->gpa < rec->iova_first || map->gpa + (map->size - 1) > rec->iova_last))
+	if (rec->iova_last && (map->gpa < rec->iova_first || last > rec->iova_last))
 		return lv_fail(c->err, -ENOTSUP, LIBVHOST_EK_MEMORY,
 			       "%s: region %#llx..%#llx is outside the addresses %#llx..%#llx that the device can use",
-			       c->env->caps->peer, (unsigned long long)map->gpa,
-			       (unsigned long long)(map->gpa + (map->size - 1)), (unsigned long long)rec->iova_first,
-			       (unsigned long long)rec->iova_last);
+			       c->env->caps->peer, (unsigned long long)map->gpa, (unsigned long long)last,
+			       (unsigned long long)rec->iova_first, (unsigned long long)rec->iova_last);
 	return 0;
 }
 
