@@ -1,0 +1,254 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/*
+ * Split ring, null device: requests of three descriptors (16-byte header, 4 KiB of data, status byte) at a fixed depth,
+ * polled. Usage: rings [ROUNDS [DEPTH]]. Each round runs four ways: one thread doing both sides in turn, and one thread
+ * a side on two cores, each with flags and with event indexes; one thread is measured in its own CPU time. Median and
+ * best of the rounds, in million requests per second, beside the round trip of a cache line between the cores in the
+ * same round, which explains most of the noise.
+ */
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <vhost/libvhost.h>
+
+#define RAM	 0x100000ull
+#define RAM_SIZE (64ull << 20)
+#define NUM	 512u
+#define BLOCK	 8192u /* guest memory of one request */
+#define BATCH	 32u
+#define MAX	 (NUM / 3)
+#define EVENT	 (1ull << 29)
+
+struct bench {
+	struct libvhost_ctx *ctx;
+	struct libvhost_mem *mem;
+	struct libvhost_vq *drv, *dev;
+	uint32_t depth;
+	atomic_bool stop;
+};
+
+static void must(int rc, const char *what)
+{
+	if (rc >= 0)
+		return;
+	fprintf(stderr, "rings: %s: %d\n", what, rc);
+	exit(1);
+}
+
+static uint64_t now(clockid_t clock)
+{
+	struct timespec ts;
+
+	clock_gettime(clock, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000ull + (uint64_t)ts.tv_nsec;
+}
+
+static void pin(int core)
+{
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET((size_t)core, &set);
+	pthread_setaffinity_np(pthread_self(), sizeof(set), &set);
+}
+
+static void open_ring(struct bench *b, uint64_t features)
+{
+	struct libvhost_vq_opts o = {.size = sizeof(o),
+				     .num = NUM,
+				     .features = features | 1ull << 32,
+				     .desc = RAM,
+				     .avail = RAM + 0x4000,
+				     .used = RAM + 0x8000};
+	void *hva;
+
+	must(libvhost_ctx_new(NULL, &b->ctx), "ctx");
+	must(libvhost_mem_new(b->ctx, NULL, &b->mem), "mem");
+	must(libvhost_mem_begin(b->mem), "begin");
+	must(libvhost_mem_alloc(b->mem, RAM, RAM_SIZE), "alloc");
+	must(libvhost_mem_commit(b->mem, 0, NULL), "commit");
+	must(libvhost_mem_translate(b->mem, RAM, RAM_SIZE, &hva, NULL), "translate");
+	memset(hva, 0, RAM_SIZE);
+	must(libvhost_vq_new(b->ctx, b->mem, &o, &b->drv), "driver");
+	o.role = LIBVHOST_VQ_DEVICE;
+	must(libvhost_vq_new(b->ctx, b->mem, &o, &b->dev), "device");
+	must(libvhost_vq_notify_enable(b->drv, 0), "polling"); /* both sides poll */
+	must(libvhost_vq_notify_enable(b->dev, 0), "polling");
+}
+
+static void close_ring(struct bench *b)
+{
+	libvhost_vq_free(b->drv);
+	libvhost_vq_free(b->dev);
+	libvhost_mem_free(b->mem);
+	libvhost_ctx_free(b->ctx);
+}
+
+static void add(struct bench *b, uint64_t slot)
+{
+	const uint64_t at = RAM + 0x100000 + slot * BLOCK;
+	const struct libvhost_buf bufs[] = {
+		{.gpa = at, .len = 16}, {.gpa = at + 4096, .len = 4096}, {.gpa = at + 16, .len = 1}};
+
+	must(libvhost_vq_add(b->drv, bufs, 1, 2, slot), "add");
+}
+
+static uint32_t serve(struct bench *b)
+{
+	struct libvhost_iov iov[8];
+	struct libvhost_chain c = {.size = sizeof(c), .iov = iov, .iov_cap = 8};
+	uint32_t n = 0;
+	int rc = 0;
+
+	for (; n < BATCH && (rc = libvhost_vq_pop(b->dev, &c)) == 1; n++)
+		must(libvhost_vq_push(b->dev, c.head, c.write_len), "push");
+	must(rc, "pop");
+	must(libvhost_vq_flush(b->dev), "flush");
+	return n;
+}
+
+/* Offers again what came back. */
+static uint32_t turn(struct bench *b)
+{
+	struct libvhost_used used[BATCH];
+	uint32_t n = BATCH;
+
+	must(libvhost_vq_get_used(b->drv, used, &n), "get_used");
+	for (uint32_t i = 0; i < n; i++)
+		add(b, used[i].token);
+	must(libvhost_vq_kick(b->drv), "kick");
+	return n;
+}
+
+static void relax(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+	__builtin_ia32_pause();
+#endif
+}
+
+static void *device(void *arg)
+{
+	struct bench *b = arg;
+
+	pin(1);
+	while (!atomic_load_explicit(&b->stop, memory_order_relaxed))
+		if (!serve(b))
+			relax();
+	return NULL;
+}
+
+/* Million requests per second over about ms milliseconds. */
+static double run(uint32_t depth, uint64_t features, int threads, uint32_t ms)
+{
+	struct bench b = {.depth = depth};
+	const clockid_t clock = threads == 1 ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC;
+	uint64_t done = 0, start, end;
+	pthread_t thread;
+
+	open_ring(&b, features);
+	for (uint32_t i = 0; i < depth; i++)
+		add(&b, i);
+	must(libvhost_vq_kick(b.drv), "kick");
+	if (threads == 2)
+		must(-pthread_create(&thread, NULL, device, &b), "thread");
+	start = now(clock);
+	do {
+		for (uint32_t i = 0; i < 1000; i++) {
+			if (threads == 1)
+				while (serve(&b) == BATCH)
+					;
+			done += turn(&b);
+		}
+		end = now(clock);
+	} while (end - start < ms * 1000000ull);
+	atomic_store(&b.stop, true);
+	if (threads == 2)
+		pthread_join(thread, NULL);
+	close_ring(&b);
+	return (double)done * 1e3 / (double)(end - start);
+}
+
+static _Alignas(64) atomic_uint ball;
+
+static void *return_ball(void *arg)
+{
+	const uint32_t rounds = *(const uint32_t *)arg;
+
+	pin(1);
+	for (uint32_t i = 0; i < rounds; i++) {
+		while (atomic_load_explicit(&ball, memory_order_acquire) != 2 * i + 1)
+			;
+		atomic_store_explicit(&ball, 2 * i + 2, memory_order_release);
+	}
+	return NULL;
+}
+
+/* Nanoseconds of a cache line's round trip between the two cores. */
+static double ping(void)
+{
+	uint32_t rounds = 100000;
+	pthread_t thread;
+	uint64_t start;
+
+	atomic_store(&ball, 0);
+	must(-pthread_create(&thread, NULL, return_ball, &rounds), "thread");
+	start = now(CLOCK_MONOTONIC);
+	for (uint32_t i = 0; i < rounds; i++) {
+		atomic_store_explicit(&ball, 2 * i + 1, memory_order_release);
+		while (atomic_load_explicit(&ball, memory_order_acquire) != 2 * i + 2)
+			;
+	}
+	start = now(CLOCK_MONOTONIC) - start;
+	pthread_join(thread, NULL);
+	return (double)start / rounds;
+}
+
+static int ascending(const void *a, const void *b)
+{
+	const double x = *(const double *)a, y = *(const double *)b;
+
+	return (x > y) - (x < y);
+}
+
+int main(int argc, char **argv)
+{
+	static const struct {
+		const char *name;
+		uint64_t features;
+		int threads;
+	} ways[] = {
+		{"one thread, flags", 0, 1},
+		{"one thread, event index", EVENT, 1},
+		{"two cores, flags", 0, 2},
+		{"two cores, event index", EVENT, 2},
+	};
+	enum { WAYS = sizeof(ways) / sizeof(ways[0]), MOST = 99 };
+	int rounds = argc > 1 ? atoi(argv[1]) : 9;
+	uint32_t depth = argc > 2 ? (uint32_t)atoi(argv[2]) : 128;
+	static double rate[WAYS][MOST], trip[MOST];
+
+	if (rounds < 1 || rounds > MOST || depth < 1 || depth > MAX) {
+		fprintf(stderr, "usage: rings [ROUNDS (1..%d) [DEPTH (1..%u)]]\n", MOST, MAX);
+		return 2;
+	}
+	pin(0);
+	for (int i = 0; i < rounds; i++) {
+		trip[i] = ping();
+		for (size_t w = 0; w < WAYS; w++)
+			rate[w][i] = run(depth, ways[w].features, ways[w].threads, 200);
+	}
+	qsort(trip, (size_t)rounds, sizeof(*trip), ascending);
+	printf("cache line round trip: median %.0f ns, best %.0f ns\n", trip[rounds / 2], trip[0]);
+	for (size_t w = 0; w < WAYS; w++) {
+		qsort(rate[w], (size_t)rounds, sizeof(**rate), ascending);
+		printf("%-24s depth %u: median %6.2f M req/s, best %6.2f M req/s\n", ways[w].name, depth,
+		       rate[w][rounds / 2], rate[w][rounds - 1]);
+	}
+	return 0;
+}
