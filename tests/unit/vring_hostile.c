@@ -66,7 +66,8 @@ TEST(vring_hostile, R191_links_out_and_loops)
 	attack(&r, 8, 0);
 	desc(&r, 3, DATA, 16, NEXT, 8);
 	offer(&r, 3);
-	check_broken(&r, "head 3, descriptor 8");
+	check_broken(&r,
+		     "head 3, descriptor 8 (address 0x300000, length 16, flags 0x1, next 8): reached by a link out");
 	attack(&r, 8, 0); /* itself */
 	desc(&r, 3, DATA, 16, NEXT, 3);
 	offer(&r, 3);
