@@ -15,11 +15,10 @@
 #include "device/plan.h"
 #include "transport/transport.h"
 
-#define LV_MAX_PARTS	64u
-#define LV_POLL_MAX	(LV_MAX_PARTS * LV_TRANSPORT_POLLFDS + LIBVHOST_MAX_QUEUES + 1u)
-#define LV_EVENTS	64u
-#define LV_EVENTS_PAUSE 48u /* above it no back-end request is read: the rest is for what the library reports itself   \
-			     */
+#define LV_MAX_PARTS	  64u
+#define LV_POLL_MAX	  (LV_MAX_PARTS * LV_TRANSPORT_POLLFDS + LIBVHOST_MAX_QUEUES + 1u)
+#define LV_EVENTS	  64u
+#define LV_EVENTS_PAUSE	  48u /* above it no back-end request is read: the rest is for the library's own reports */
 #define LV_BACKOFF_MIN_MS 100u
 #define LV_BACKOFF_MAX_MS 5000u
 

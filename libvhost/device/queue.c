@@ -158,9 +158,9 @@ static int check_queue(struct libvhost_dev *dev, uint32_t index, const struct li
 
 int libvhost_dev_set_queue(struct libvhost_dev *dev, uint32_t index, const struct libvhost_queue *queue)
 {
-	struct lv_queue_fds fds, old;
+	struct lv_queue_fds fds = {0}, old;
 	struct libvhost_queue o;
-	struct lv_record_queue q;
+	struct lv_record_queue q = {0};
 	int r;
 
 	if (!dev || !queue)

@@ -100,7 +100,7 @@ static int enter(struct libvhost_mem *mem, struct lv_commit *c)
 			mem->committing = true;
 	}
 	pthread_mutex_unlock(&mem->lock);
-	if (rc < 0) {
+	if (rc) {
 		free(c->fds);
 		lv_snapshot_put(c->now);
 	}
@@ -235,7 +235,7 @@ int libvhost_mem_commit(struct libvhost_mem *mem, uint32_t timeout_ms, uint32_t 
 		return lv_fail(&mem->err, -EINVAL, LIBVHOST_EK_ARGUMENT,
 			       "libvhost_mem_commit: timeout of %u ms is above %u", timeout_ms, LV_TIMEOUT_MAX_MS);
 	rc = enter(mem, &c);
-	if (rc < 0)
+	if (rc)
 		return rc;
 	c.deadline = lv_deadline(mem->ctx, timeout_ms);
 	rc = prepare_all(mem, &c);
