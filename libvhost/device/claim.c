@@ -117,7 +117,7 @@ int lv_dev_claim(struct libvhost_dev *dev, enum lv_op_kind kind, uint32_t states
 	return 0;
 }
 
-int lv_dev_release(struct libvhost_dev *dev, int result)
+void lv_dev_end_op(struct libvhost_dev *dev)
 {
 	struct lv_operation *op = &dev->op;
 	struct lv_record *work;
@@ -132,6 +132,11 @@ int lv_dev_release(struct libvhost_dev *dev, int result)
 	pthread_mutex_unlock(&dev->lock);
 	free(work);
 	lv_snapshot_put(mem);
+}
+
+int lv_dev_release(struct libvhost_dev *dev, int result)
+{
+	lv_dev_end_op(dev);
 	lv_dev_go_outside(dev);
 	return result;
 }

@@ -141,6 +141,8 @@ int lv_dev_enter(struct libvhost_dev *dev, uint32_t states, const char *call);
 int lv_dev_claim(struct libvhost_dev *dev, enum lv_op_kind kind, uint32_t states, const char *call);
 /* What claim does once the device is free. Lock held. */
 void lv_dev_occupy(struct libvhost_dev *dev, enum lv_op_kind kind);
+/* Forgets the operation; the thread stays inside. */
+void lv_dev_end_op(struct libvhost_dev *dev);
 /* Ends a claim; result is passed through. */
 int lv_dev_release(struct libvhost_dev *dev, int result);
 /* Tries to become the thread inside for an operation that dispatch drives, or for none. */

@@ -280,9 +280,10 @@ void lv_op_done(struct libvhost_dev *dev, int result)
 	e.value[0] = dev->op.kind;
 	if (result && !lv_errslot_read(&dev->err, &err))
 		snprintf(e.text, sizeof(e.text), "%.*s", (int)sizeof(e.text) - 1, err.text);
-	lv_dev_release(dev, result);
+	lv_dev_end_op(dev); /* whoever takes the event may begin the next operation */
 	if (!quiet)
 		lv_event_push(dev, &e);
+	lv_dev_go_outside(dev);
 }
 
 int lv_op_exec(struct libvhost_dev *dev, uint32_t queue, struct libvhost_req *reqs, uint32_t count, uint64_t deadline)

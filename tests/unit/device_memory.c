@@ -1,0 +1,121 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/* Devices that follow the guest's memory map. */
+#include "devrig.h"
+
+#define OP(name) LIBVHOST_OP_##name
+#define HIGH	 (1ull << 32)
+
+static int grow(struct devrig *r, uint64_t gpa, uint32_t timeout_ms, uint32_t *lost)
+{
+	CHECK_EQ(libvhost_mem_begin(r->g.mem), 0);
+	CHECK_EQ(libvhost_mem_alloc(r->g.mem, gpa, 0x10000), 0);
+	return libvhost_mem_commit(r->g.mem, timeout_ms, lost);
+}
+
+TEST(device_memory, running_devices_follow_and_stopped_ones_catch_up)
+{
+	struct devrig r;
+	uint32_t lost = 9;
+
+	devrig_ready(&r);
+	fake_arm(&r.f);
+	CHECK_EQ(grow(&r, HIGH, 0, &lost), 0);
+	CHECK_EQ(lost, 0);
+	CHECK_EQ(r.f.nseen, 0);
+	CHECK_EQ(libvhost_dev_start(r.dev, NULL), 0);
+	CHECK_EQ(fake_count(&r.f, OP(ADD_MEM_REG)), 2);
+	fake_arm(&r.f);
+	CHECK_EQ(grow(&r, HIGH * 2, 0, &lost), 0);
+	CHECK_EQ(lost, 0);
+	CHECK_EQ(r.f.nseen, 1);
+	CHECK_EQ(r.f.seen[0], OP(ADD_MEM_REG));
+	CHECK_EQ(libvhost_dev_stop(r.dev, NULL), 0);
+	CHECK_EQ(grow(&r, HIGH * 3, 0, &lost), 0);
+	fake_arm(&r.f);
+	CHECK_EQ(libvhost_dev_start(r.dev, NULL), 0);
+	CHECK_EQ(fake_count(&r.f, OP(ADD_MEM_REG)), 1); /* only what the peer does not have yet */
+	devrig_close(&r);
+}
+
+TEST(device_memory, a_mute_peer_is_lost_and_does_not_veto)
+{
+	struct libvhost_event e;
+	uint32_t lost = 0;
+	struct devrig r;
+
+	devrig_init(&r);
+	r.f.slow = true;
+	CHECK_EQ(devrig_open(&r), 0);
+	devrig_queues(&r, 4);
+	CHECK_EQ(libvhost_dev_start(r.dev, NULL), 0);
+	r.f.stall_op = OP(ADD_MEM_REG);
+	CHECK_EQ(grow(&r, HIGH, 50, &lost), 0);
+	r.f.stall_op = 0;
+	CHECK_EQ(lost, 1);
+	CHECK_EQ(devrig_state(&r), LIBVHOST_DEV_LOST);
+	CHECK_EQ(devrig_events(&r, LIBVHOST_EVENT_LOST, &e), 1);
+	CHECK_EQ(grow(&r, HIGH * 2, 0, &lost), 0); /* nobody asks a lost device */
+	CHECK_EQ(lost, 0);
+	/* what the peer holds is not known: stop ends in a new connection */
+	CHECK_EQ(libvhost_dev_stop(r.dev, NULL), 0);
+	CHECK_EQ(devrig_state(&r), LIBVHOST_DEV_DISCONNECTED);
+	CHECK_EQ(libvhost_dev_reconnect(r.dev, NULL), 0);
+	CHECK_EQ(libvhost_dev_start(r.dev, NULL), 0);
+	devrig_close(&r);
+}
+
+TEST(device_memory, refusals_and_deaths_during_a_commit)
+{
+	for (int die = 0; die < 2; die++) {
+		uint32_t lost = 0;
+		struct devrig r;
+
+		devrig_ready(&r);
+		CHECK_EQ(libvhost_dev_start(r.dev, NULL), 0);
+		fake_arm(&r.f);
+		*(die ? &r.f.die_at : &r.f.refuse_at) = 0;
+		CHECK_EQ(grow(&r, HIGH, 0, &lost), 0);
+		CHECK_EQ(lost, 1);
+		CHECK_EQ(devrig_state(&r), die ? LIBVHOST_DEV_DISCONNECTED : LIBVHOST_DEV_LOST);
+		devrig_close(&r);
+	}
+}
+
+TEST(device_memory, too_many_regions_are_refused_before_anything_changes)
+{
+	struct devrig r;
+
+	devrig_init(&r);
+	r.f.slots = 2;
+	CHECK_EQ(devrig_open(&r), 0);
+	devrig_queues(&r, 4);
+	CHECK_EQ(libvhost_has_free_slot(r.g.mem), 1);
+	CHECK_EQ(libvhost_dev_start(r.dev, NULL), 0);
+	CHECK_EQ(grow(&r, HIGH, 0, NULL), 0);
+	CHECK_EQ(libvhost_has_free_slot(r.g.mem), 0);
+	fake_arm(&r.f);
+	CHECK_EQ(grow(&r, HIGH * 2, 0, NULL), -ENOSPC);
+	CHECK_EQ(libvhost_mem_abort(r.g.mem), 0);
+	CHECK_EQ(r.f.nseen, 0);
+	CHECK_EQ(devrig_state(&r), LIBVHOST_DEV_RUNNING);
+	CHECK_EQ(libvhost_dev_stop(r.dev, NULL), 0);
+	devrig_close(&r);
+}
+
+TEST(device_memory, a_commit_finds_a_device_busy)
+{
+	const struct libvhost_call_opts async = {.size = sizeof(async), .flags = LIBVHOST_CALL_ASYNC};
+	struct devrig r;
+
+	devrig_init(&r);
+	r.f.slow = true;
+	CHECK_EQ(devrig_open(&r), 0);
+	devrig_queues(&r, 4);
+	CHECK_EQ(libvhost_dev_start(r.dev, &async), -EINPROGRESS);
+	CHECK_EQ(grow(&r, HIGH, 0, NULL), -EBUSY);
+	CHECK(devrig_await(&r, LIBVHOST_EVENT_DONE, 1000, NULL));
+	fake_arm(&r.f);
+	CHECK_EQ(libvhost_mem_commit(r.g.mem, 0, NULL), 0);
+	CHECK_EQ(fake_count(&r.f, OP(ADD_MEM_REG)), 1);
+	devrig_close(&r);
+}
