@@ -138,7 +138,8 @@ static void came_back(struct libvhost_dev *dev)
 {
 	const uint64_t generation = dev->rec->generation + 1;
 
-	dev->ack_all_next = false;
+	if (lv_dev_was_running(dev))
+		dev->ack_all_next = false; /* else the start that failed is still to come */
 	lv_dev_settle_memory(dev, lv_dev_was_running(dev));
 	lv_dev_adopt(dev);
 	pthread_mutex_lock(&dev->lock);
