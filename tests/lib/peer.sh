@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+# shellcheck shell=sh disable=SC2154 # $work comes from tap.sh
+# Starts real peers for shell tests. Source after tap.sh. Processes go to $pids and end with the test.
+# shellcheck disable=SC2034 # for the tests that source this
+vhostctl=$top_builddir/tools/vhostctl/vhostctl
+
+# wait_for_socket PATH: until somebody listens there, at most 10 s
+wait_for_socket() {
+	for _ in $(seq 1000); do
+		if [ -S "$1" ] && grep -q " $1\$" /proc/net/unix; then return 0; fi
+		sleep 0.01
+	done
+	echo "# nobody listens on $1" >&2
+	return 1
+}
+
+# qsd_null SOCKET [QUEUES]: qemu-storage-daemon, 1 GiB that swallows writes; sets $qsd_pid
+qsd_null() {
+	qemu-storage-daemon --blockdev driver=null-co,node-name=n0,size=1073741824,read-zeroes=off \
+		--export "type=vhost-user-blk,id=e0,node-name=n0,addr.type=unix,addr.path=$1,writable=on,num-queues=${2:-4}" \
+		>>"$work/qsd.log" 2>&1 &
+	qsd_pid=$!
+	pids="$pids $qsd_pid"
+	wait_for_socket "$1"
+}
+
+# qsd_file SOCKET IMAGE [QUEUES]: the same over a raw file
+qsd_file() {
+	qemu-storage-daemon --blockdev "driver=file,node-name=f0,filename=$2" --blockdev driver=raw,node-name=r0,file=f0 \
+		--export "type=vhost-user-blk,id=e0,node-name=r0,addr.type=unix,addr.path=$1,writable=on,num-queues=${3:-4},logical-block-size=512" \
+		>>"$work/qsd.log" 2>&1 &
+	qsd_pid=$!
+	pids="$pids $qsd_pid"
+	wait_for_socket "$1"
+}
+
+# serve SOCKET ARGUMENT…: our own back-end; sets $serve_pid
+serve() {
+	serve_socket=$1
+	shift
+	"$vhostctl" serve blk --socket "$serve_socket" "$@" >>"$work/serve.log" 2>&1 &
+	serve_pid=$!
+	pids="$pids $serve_pid"
+	wait_for_socket "$serve_socket"
+}

@@ -1,0 +1,9 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+# Ten library calls from Python start a device at a real back-end.
+. "$top_srcdir/tests/lib/tap.sh"
+. "$top_srcdir/tests/lib/peer.sh"
+qsd_null "$work/blk.sock" 1 || exit 1
+python3 "$top_srcdir/tests/python/start_device" "$top_builddir/.libs/libvhost.so" "$work/blk.sock" >"$work/tap" 2>&1
+cat "$work/tap"
+! grep -q '^not ok' "$work/tap"
