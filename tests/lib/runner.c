@@ -5,6 +5,7 @@
 #include <dirent.h>
 #include <malloc.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <time.h>
@@ -110,6 +111,19 @@ void lv_test_skip(const char *reason)
 	longjmp(escape, SKIPPED);
 }
 
+/* A test that hangs is named: the suite's own time limit could only name the suite. */
+static const struct lv_test *running;
+static void too_long(int number)
+{
+	static const char text[] = "Bail out! over 120 s in ";
+
+	(void)number;
+	if (write(STDOUT_FILENO, text, sizeof(text) - 1) < 0 ||
+	    write(STDOUT_FILENO, running->name, strlen(running->name)) < 0 || write(STDOUT_FILENO, "\n", 1) < 0)
+		_exit(3);
+	_exit(2);
+}
+
 static bool selected(const struct lv_test *t, int argc, char **argv)
 {
 	char full[256];
@@ -129,12 +143,15 @@ int main(int argc, char **argv)
 	volatile unsigned failed = 0, number = 0;
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
+	signal(SIGALRM, too_long);
 	for (volatile size_t i = 0; i < total; i++) {
 		const struct lv_test *t = __start_lv_tests[i];
 
 		if (!selected(t, argc, argv))
 			continue;
 		number = number + 1;
+		running = t;
+		alarm(120);
 		switch (setjmp(escape)) {
 		case RAN:
 			t->fn();
