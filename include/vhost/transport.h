@@ -93,7 +93,7 @@ struct libvhost_transport_opts {
  * Opens a transport.
  * @param uri  "user:PATH"        connect to the vhost-user socket at PATH
  *             "user-listen:PATH" create the socket, wait for the back-end to connect (client-mode back-ends)
- *             "user-fd:"         with HAS_FD, adopt a connected socket
+ *             "user-fd:"         with HAS_FD, adopt a connected socket; cannot be reopened
  *             "kernel:PATH", "vdpa:PATH"  a device node (0.1: -ENOTSUP)
  * @return 0; -EINVAL (unknown scheme, empty or over-long path: kind ARGUMENT; options: OPTS_*); -E2BIG; -ENOENT (no
  * such path); -ECONNREFUSED (nobody listens); -ENOTSOCK (not a socket); -EACCES; -ETIMEDOUT; -EADDRINUSE; -EMFILE;
@@ -103,7 +103,10 @@ LIBVHOST_API LIBVHOST_MUST_CHECK int libvhost_transport_open(struct libvhost_ctx
 							     const struct libvhost_transport_opts *opts,
 							     struct libvhost_transport **ret);
 
-/** Closes and frees. A running program ends as if cancelled. NULL is allowed. Since 0.1. */
+/**
+ * Closes and frees. A running program ends as if cancelled, a call blocked in another thread returns -ECANCELED first.
+ * No effect from a callback of the same transport. NULL is allowed. Since 0.1.
+ */
 LIBVHOST_API void libvhost_transport_free(struct libvhost_transport *t);
 
 /** Capabilities. @return 0; -EINVAL. Since 0.1. */
@@ -114,7 +117,8 @@ LIBVHOST_API int libvhost_transport_query(struct libvhost_transport *t, struct l
  * @param done  NULL, or number of requests in state DONE
  * @return 0 when all (but OPTIONAL ones) are DONE; the err of the first failed request; -ETIMEDOUT; -ECANCELED;
  * -ECONNRESET (peer gone); -EPROTO (peer broke the protocol); -ENOTCONN (broken before); -EBUSY; -EINVAL (malformed
- * request, nothing sent); -ENOTSUP (operation not carried or its feature not negotiated, nothing sent). Since 0.1.
+ * request, nothing sent); -ENOTSUP (operation not carried or its feature not negotiated, nothing sent). Descriptors
+ * under TAKE_FD are closed in every case. Since 0.1.
  */
 LIBVHOST_API int libvhost_transport_exec(struct libvhost_transport *t, struct libvhost_req *reqs, uint32_t count,
 					 uint32_t timeout_ms, uint32_t *done);
