@@ -118,7 +118,7 @@ LIBVHOST_API int libvhost_transport_query(struct libvhost_transport *t, struct l
  * @return 0 when all (but OPTIONAL ones) are DONE; the err of the first failed request; -ETIMEDOUT; -ECANCELED;
  * -ECONNRESET (peer gone); -EPROTO (peer broke the protocol); -ENOTCONN (broken before); -EBUSY; -EINVAL (malformed
  * request, nothing sent); -ENOTSUP (operation not carried or its feature not negotiated, nothing sent). Descriptors
- * under TAKE_FD are closed in every case. Since 0.1.
+ * under TAKE_FD are closed even when the program is refused. Since 0.1.
  */
 LIBVHOST_API int libvhost_transport_exec(struct libvhost_transport *t, struct libvhost_req *reqs, uint32_t count,
 					 uint32_t timeout_ms, uint32_t *done);

@@ -26,19 +26,22 @@ void puppet_init(struct puppet *p)
 	for (unsigned i = 0; i < PUPPET_QUEUES; i++)
 		p->ring[i].kick = p->ring[i].call = p->ring[i].err = -1;
 	p->sock = p->front = p->listener = -1;
+	pthread_mutex_init(&p->lock, NULL);
 	atomic_init(&p->channel, -1);
 	CHECK_EQ(lv_wire_in_init(&p->in, LV_USER_HDR + LV_USER_MAX_PAYLOAD), 0);
 }
 
 void puppet_fault(struct puppet *p, struct puppet_fault fault)
 {
-	for (unsigned i = 0; i < PUPPET_FAULTS; i++) {
-		if (p->faults[i].what != PUPPET_NOTHING)
-			continue;
+	unsigned i = 0;
+
+	pthread_mutex_lock(&p->lock);
+	while (i < PUPPET_FAULTS && p->faults[i].what != PUPPET_NOTHING)
+		i++;
+	if (i < PUPPET_FAULTS)
 		p->faults[i] = fault;
-		return;
-	}
-	lv_test_fail(__FILE__, __LINE__, "more than %d faults", PUPPET_FAULTS);
+	pthread_mutex_unlock(&p->lock);
+	CHECK(i < PUPPET_FAULTS);
 }
 
 static void put_fd(int *slot, int fd)
@@ -68,17 +71,21 @@ static void fresh_session(struct puppet *p)
 	atomic_fetch_add(&p->sessions, 1);
 }
 
-static struct puppet_fault *due_fault(struct puppet *p, uint32_t op)
+static struct puppet_fault due_fault(struct puppet *p, uint32_t op)
 {
-	for (unsigned i = 0; i < PUPPET_FAULTS; i++) {
+	struct puppet_fault due = {.what = PUPPET_NOTHING};
+
+	pthread_mutex_lock(&p->lock);
+	for (unsigned i = 0; i < PUPPET_FAULTS && due.what == PUPPET_NOTHING; i++) {
 		struct puppet_fault *f = &p->faults[i];
 
 		if (f->what == PUPPET_NOTHING || f->spent || (f->op ? f->op != op : f->at != p->in_session))
 			continue;
 		f->spent = !f->every;
-		return f;
+		due = *f;
 	}
-	return NULL;
+	pthread_mutex_unlock(&p->lock);
+	return due;
 }
 
 static bool wait_fd(int fd, short events, int ms)
@@ -285,7 +292,7 @@ static void behave(struct puppet *p, struct libvhost_req *req)
 /* What a fault does to a finished reply. len is the reply's length, 0 = none is due. */
 static int send_reply(struct puppet *p, const struct puppet_fault *f, uint8_t *buf, int len, int *fds, uint32_t nfds)
 {
-	const enum puppet_what what = f ? f->what : PUPPET_NOTHING;
+	const enum puppet_what what = f->what;
 	struct lv_user_hdr hdr;
 	int stray[8], copies = what == PUPPET_TWICE ? 2 : 1;
 
@@ -332,7 +339,7 @@ static int answer(struct puppet *p, const struct lv_user_msg *msg)
 	const bool need_reply = msg->hdr.flags & LV_USER_F_NEED_REPLY;
 	uint8_t buf[LV_USER_HDR + LV_USER_MAX_PAYLOAD] = {0};
 	struct libvhost_req req = {0};
-	struct puppet_fault *f;
+	struct puppet_fault f;
 	const char *why = NULL;
 	uint32_t nfds = 0;
 	int fds[LV_USER_MAX_FDS], len, rc;
@@ -345,9 +352,9 @@ static int answer(struct puppet *p, const struct lv_user_msg *msg)
 	f = due_fault(p, req.op);
 	p->in_session++;
 	atomic_fetch_add(&p->messages, 1);
-	if (f && f->what == PUPPET_DIE_BEFORE)
+	if (f.what == PUPPET_DIE_BEFORE)
 		return -1;
-	if (f && f->what == PUPPET_STALL) {
+	if (f.what == PUPPET_STALL) {
 		while (!atomic_load(&p->stopping) && !atomic_exchange(&p->killed, false))
 			nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL);
 		return -1;
@@ -355,15 +362,15 @@ static int answer(struct puppet *p, const struct lv_user_msg *msg)
 	if (p->on_message && p->on_message(p, &req, msg))
 		return 1;
 	req.err = rc;
-	if (!rc && f && f->what == PUPPET_REFUSE)
-		req.err = f->arg ? -(int)f->arg : -EINVAL;
+	if (!rc && f.what == PUPPET_REFUSE)
+		req.err = f.arg ? -(int)f.arg : -EINVAL;
 	if (!req.err)
 		behave(p, &req);
 	len = lv_user_encode_reply(&req, &p->session, need_reply, buf, sizeof(buf), fds, &nfds);
 	if (len < 0 || (req.err && !len))
 		rc = -1; /* what cannot be refused in words is refused by hanging up */
 	else
-		rc = send_reply(p, f, buf, len, fds, nfds);
+		rc = send_reply(p, &f, buf, len, fds, nfds);
 	if (req.out_flags & LIBVHOST_REQ_OUT_FD)
 		lv_fd_close(req.out_fd);
 	return rc;

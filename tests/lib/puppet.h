@@ -69,7 +69,7 @@ struct puppet {
 	/* what it offers; set between puppet_init and puppet_start */
 	uint64_t features, protocol_features, num_queues, slots;
 	uint8_t config[PUPPET_CONFIG];
-	struct puppet_fault faults[PUPPET_FAULTS];
+	struct puppet_fault faults[PUPPET_FAULTS]; /* added by puppet_fault() at any time */
 	/* called before the default behaviour, on the puppet's thread; true = the message was dealt with */
 	bool (*on_message)(struct puppet *p, const struct libvhost_req *req, const struct lv_user_msg *msg);
 	void *arg;
@@ -92,6 +92,7 @@ struct puppet {
 	atomic_bool stopping, killed;
 	bool threaded;
 	pthread_t thread;
+	pthread_mutex_t lock; /* faults */
 };
 
 void puppet_init(struct puppet *p);
