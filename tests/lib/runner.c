@@ -4,6 +4,7 @@
 
 #include <dirent.h>
 #include <malloc.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -55,13 +56,14 @@ void lv_ledger_check(const char *file, int line, const struct lv_ledger *before)
 
 	for (int i = 0; i < 50; i++) {
 		now = lv_ledger_take();
-		if (now.fds == before->fds && now.threads == before->threads)
+		if (now.fds == before->fds && now.threads <= before->threads)
 			break;
 		nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
 	}
 	if (now.fds != before->fds)
 		lv_test_fail(file, line, "%u descriptors, %u before", now.fds, before->fds);
-	if (now.threads != before->threads)
+	/* fewer is no leak: a joined thread stays in /proc for a moment */
+	if (now.threads > before->threads)
 		lv_test_fail(file, line, "%u threads, %u before", now.threads, before->threads);
 }
 
@@ -137,6 +139,20 @@ static bool selected(const struct lv_test *t, int argc, char **argv)
 	return false;
 }
 
+static void *nothing(void *arg)
+{
+	return arg;
+}
+
+/* A sanitizer starts its own helper thread beside the first thread of the program; ledgers must not see the change. */
+static void start_helper_threads(void)
+{
+	pthread_t thread;
+
+	if (!pthread_create(&thread, NULL, nothing, NULL))
+		pthread_join(thread, NULL);
+}
+
 int main(int argc, char **argv)
 {
 	size_t total = (size_t)(__stop_lv_tests - __start_lv_tests);
@@ -144,6 +160,7 @@ int main(int argc, char **argv)
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	signal(SIGALRM, too_long);
+	start_helper_threads();
 	for (volatile size_t i = 0; i < total; i++) {
 		const struct lv_test *t = __start_lv_tests[i];
 
