@@ -14,7 +14,6 @@
 #define RETRY_FIRST_NS	 50000u
 #define RETRY_LONGEST_NS 10000000u
 #define USER_MAX_REGIONS 8u /* entries of SET_MEM_TABLE, vhost-user specification "Memory region table" */
-#define DRIVER_OK	 4u
 
 void lv_user_close_fd(struct lv_user *u, int *fd)
 {
