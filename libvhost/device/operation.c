@@ -234,8 +234,13 @@ int lv_op_prepare(struct libvhost_dev *dev)
 static void op_wait(struct libvhost_dev *dev)
 {
 	uint64_t due = lv_dev_due(dev);
+	uint32_t answers = 0;
 	struct lv_wait w;
 
+	for (uint32_t i = 0; i < dev->num_parts; i++)
+		if (dev->parts[i].active && dev->parts[i].t->answers_due > answers)
+			answers = dev->parts[i].t->answers_due;
+	lv_transport_gather(answers);
 	lv_dev_collect(dev, &w, false);
 	if (poll(w.fds, w.count, lv_left_ms(dev->ctx, due)) <= 0)
 		for (uint32_t i = 0; i < w.count; i++)

@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 #include "core/wire.h"
 #include "protocol/codec.h"
@@ -189,6 +190,7 @@ static int begin(struct libvhost_transport *t, struct libvhost_req *reqs, uint32
 	t->started = lv_now(t->ctx);
 	t->deadline = deadline;
 	t->ready_valid = false;
+	t->answers_due = 0;
 	if (t->foreign)
 		lv_reqs_clear(reqs, count);
 	/* before the first byte leaves: a cancel that comes now must not get lost */
@@ -254,6 +256,19 @@ static void drop_stale_cancel(struct libvhost_transport *t)
 {
 	if (t->nready && t->ready[t->nready - 1].revents && !atomic_load(&t->cancelled))
 		lv_eventfd_drain(t->cancel_fd);
+}
+
+#define GATHER_FROM    4u    /* fewer answers than this are not worth a sleep */
+#define GATHER_EACH    3000u /* nanoseconds a quick peer takes for one */
+#define GATHER_AT_MOST 200000u
+
+void lv_transport_gather(uint32_t answers_due)
+{
+	uint64_t ns = (uint64_t)answers_due * GATHER_EACH;
+
+	if (answers_due < GATHER_FROM)
+		return;
+	nanosleep(&(struct timespec){.tv_nsec = (long)(ns < GATHER_AT_MOST ? ns : GATHER_AT_MOST)}, NULL);
 }
 
 static int wait_ready(struct libvhost_transport *t, int ms)
@@ -340,6 +355,7 @@ static int run(struct libvhost_transport *t)
 	int rc;
 
 	do {
+		lv_transport_gather(t->answers_due);
 		rc = wait_ready(t, t->count ? lv_left_ms(t->ctx, t->deadline) : 0);
 		if (rc < 0) {
 			lv_transport_abandon(t);

@@ -53,8 +53,9 @@ struct libvhost_transport {
 	atomic_int inside;	 /* a thread is in the object: others, and its own callbacks, get -EBUSY */
 	_Atomic pthread_t owner; /* that thread */
 	atomic_int cancelled;
-	int cancel_fd; /* eventfd in every wait of this transport */
-	bool broken;   /* connection is gone: -ENOTCONN until reopened */
+	int cancel_fd;	      /* eventfd in every wait of this transport */
+	bool broken;	      /* connection is gone: -ENOTCONN until reopened */
+	uint32_t answers_due; /* some answers of the program are there, so many are still on their way */
 	/* result of the last wait, consumed by the next progress */
 	struct pollfd ready[LV_TRANSPORT_POLLFDS];
 	uint32_t nready;
@@ -69,6 +70,11 @@ int lv_transport_submit(struct libvhost_transport *t, struct libvhost_req *reqs,
 int lv_transport_progress(struct libvhost_transport *t);
 /* Descriptors to wait for: the plug-in's and the cancel eventfd. At most LV_TRANSPORT_POLLFDS. */
 uint32_t lv_transport_pollfds(struct libvhost_transport *t, struct pollfd *fds, uint32_t cap);
+/*
+ * Before a blocking caller waits again: a peer writes each answer by itself and would wake it for each. With many of
+ * them on their way one short sleep lets them gather, which bounds the system calls of a stop, not its latency.
+ */
+void lv_transport_gather(uint32_t answers_due);
 /* What poll said about exactly these descriptors: the next progress does not ask again. */
 void lv_transport_polled(struct libvhost_transport *t, const struct pollfd *fds, uint32_t count);
 /* Drops the connection / opens it again (non-blocking step: -EAGAIN = the peer is not there yet). -EBUSY inside. */

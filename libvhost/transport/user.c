@@ -113,6 +113,15 @@ static int user_submit(void *self, struct libvhost_req *reqs, uint32_t count)
 	return lv_user_flush(u);
 }
 
+static uint32_t answers_due(const struct lv_user_program *p)
+{
+	uint32_t n = 0;
+
+	for (uint32_t i = p->tail; i < p->next; i++)
+		n += p->steps[i].reply;
+	return n;
+}
+
 static int user_progress(void *self)
 {
 	struct lv_user *u = self;
@@ -133,6 +142,7 @@ static int user_progress(void *self)
 		return 1;
 	if (p->dead && !lv_user_awaited(u))
 		return lv_user_lost(u, -ECONNRESET, "peer hung up");
+	u->t->answers_due = answers_due(p);
 	if (p->next < p->count || lv_user_awaited(u))
 		return 0;
 	end_program(u);
