@@ -66,7 +66,7 @@ static int export_code(scmp_filter_ctx ctx, struct sock_filter **code, uint16_t 
 {
 	int fd, rc = 0;
 	struct sock_filter *bytes = NULL;
-	struct stat st;
+	struct stat st = {0};
 
 	fd = memfd_create("libvhost-filter", MFD_CLOEXEC);
 	if (fd < 0)
