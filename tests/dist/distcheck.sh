@@ -3,7 +3,7 @@
 # The tarball holds the repository, needs no autotools, and builds, tests, installs and cleans up from a read-only tree.
 . "$top_srcdir/tests/lib/tap.sh"
 cd "$top_builddir" || exit 1
-check 'make distcheck' make -s distcheck
+check 'make distcheck' make -s distcheck VERBOSE=1
 tarball=$(ls -t libvhost-*.tar.xz | head -n 1)
 name=${tarball%.tar.xz}
 tar -tf "$tarball" | sed -n "s,^$name/,,p" | grep -v '^$\|/$' | sort >"$work/tarball"
