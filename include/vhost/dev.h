@@ -135,7 +135,8 @@ LIBVHOST_API uint64_t libvhost_get_features(struct libvhost_dev *dev, const uint
  */
 LIBVHOST_API int libvhost_ack_features(struct libvhost_dev *dev, const uint8_t *bits, uint64_t features);
 
-/** The same for up to 256 bits, whole words, no list: *features is restricted to the offer. @return 0; -EINVAL. Since
+/** The same for up to 256 bits, whole words, no list: *features is restricted to the offer without bits 26, 27 and 30,
+ * which are not the guest's. @return 0; -EINVAL. Since
  * 0.1. */
 LIBVHOST_API int libvhost_get_features_ex(struct libvhost_dev *dev, uint64_t *features, uint32_t words);
 
@@ -201,8 +202,12 @@ LIBVHOST_API int libvhost_dev_disable_notifiers(struct libvhost_dev *dev);
  */
 LIBVHOST_API int libvhost_dev_start(struct libvhost_dev *dev, const struct libvhost_call_opts *opts);
 
-/** Stops the rings and reads where they stopped; a later start continues. @return 0; -EINPROGRESS; -EALREADY (not
- * running); errors of exec. Since 0.1. */
+/**
+ * Stops the rings and reads where they stopped; a later start continues. On a LOST device it is tried once more; if
+ * that fails too, or the peer's memory table is a mixture, the connection is closed (DISCONNECTED). While the device
+ * reconnects by itself (AUTO_RECONNECT) stop takes effect at once, without the peer, and it comes back stopped.
+ * @return 0; -EINPROGRESS; -EALREADY (not running); errors of exec. Since 0.1.
+ */
 LIBVHOST_API int libvhost_dev_stop(struct libvhost_dev *dev, const struct libvhost_call_opts *opts);
 
 /** Stops without a message: bases are rebuilt from the used rings, the connection is closed. Never waits. @return 0;
@@ -218,7 +223,10 @@ LIBVHOST_API int libvhost_dev_cancel(struct libvhost_dev *dev);
 
 /**
  * Connects again and replays everything the device had (features, memory, queues; running if it ran). Works in any
- * state.
+ * state. A peer that is not there yet, or hangs up meanwhile, is tried again until the deadline. Rings continue at the
+ * used index; queues with work are kicked, and each call descriptor is signalled once, because the old peer may have
+ * owed an interrupt. An automatic reconnect (AUTO_RECONNECT, from dispatch, 100 ms to 5 s between attempts) goes on
+ * until it succeeds, the peer offers less (one more DISCONNECTED event, -ENOTSUP) or libvhost_dev_cancel() ends it.
  * @return 0; -EINPROGRESS; errors of open and exec; -ENOTSUP (the peer now offers less: kind SHRUNK names the bit,
  * queue count or config). Since 0.1.
  */

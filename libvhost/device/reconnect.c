@@ -112,7 +112,7 @@ int lv_reconnect_step(struct libvhost_dev *dev)
 	if (atomic_load(&op->cancelled))
 		return lv_fail(&dev->err, -ECANCELED, LIBVHOST_EK_CANCELLED, "connecting was cancelled");
 	if (!op->automatic && lv_now(dev->ctx) >= op->deadline)
-		return too_late(dev);
+		return op->result ? op->result : too_late(dev);
 	if (lv_now(dev->ctx) < op->retry_at && !listens(dev))
 		return 0;
 	r = open_parts(dev);
@@ -160,21 +160,31 @@ static void wait_again(struct libvhost_dev *dev)
 	schedule(dev);
 }
 
+/* A killed peer's socket still accepts for a moment: being hung up on is no answer yet. */
+static bool tries_again(struct libvhost_dev *dev, int r)
+{
+	const struct lv_operation *op = &dev->op;
+
+	if (op->automatic)
+		return r != -ENOTSUP && r != -ECANCELED;
+	return (r == -ECONNRESET || r == -EPIPE) && lv_now(dev->ctx) < op->deadline;
+}
+
 static int replay_ended(struct libvhost_dev *dev, int r)
 {
 	struct lv_operation *op = &dev->op;
 
+	op->result = r;
 	if (!r) {
 		came_back(dev);
 		return 0;
 	}
 	lv_dev_note_unattributed(dev);
 	lv_dev_close(dev);
-	if (op->automatic && r != -ENOTSUP && r != -ECANCELED) {
+	if (tries_again(dev, r)) {
 		wait_again(dev);
 		return 1;
 	}
-	op->result = r;
 	lv_dev_set_state(dev, LIBVHOST_DEV_DISCONNECTED);
 	if (op->automatic && r == -ENOTSUP)
 		lv_dev_report(dev, LIBVHOST_EVENT_DISCONNECTED, r);

@@ -150,7 +150,7 @@ static int fake_progress(void *self)
 			return 0;
 		}
 		note(f, req);
-		if (f->ordinal == f->die_at) {
+		if (f->dies || f->ordinal == f->die_at) {
 			req->state = LIBVHOST_REQ_UNKNOWN;
 			f->ordinal++;
 			f->dead = true;

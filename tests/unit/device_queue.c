@@ -274,3 +274,37 @@ TEST(device_queue, descriptor_limit_is_named)
 	CHECK_HAS(devrig_error(&r).text, "RLIMIT_NOFILE");
 	devrig_close(&r);
 }
+
+/* Eight devices of 64 queues in one process of an ordinary user. */
+TEST(device_queue, eight_devices_of_64_queues_fit_4096_descriptors)
+{
+	struct rlimit was, low;
+	struct libvhost_dev *devs[8];
+	static struct fake fakes[8];
+	struct devrig r;
+
+	CHECK_EQ(getrlimit(RLIMIT_NOFILE, &was), 0);
+	low = was;
+	low.rlim_cur = 4096;
+	if (setrlimit(RLIMIT_NOFILE, &low))
+		SKIP("the hard limit of descriptors is below 4096");
+	devrig_init(&r);
+	r.opts.num_queues = 64;
+	for (unsigned i = 0; i < 8; i++) {
+		fake_init(&fakes[i]);
+		fakes[i].slow = true;
+		r.opts.transport = fake_transport(&fakes[i], r.g.ctx);
+		CHECK_EQ(libvhost_dev_init(r.g.ctx, &r.opts, &devs[i]), 0);
+		r.dev = devs[i];
+		devrig_queues(&r, 64);
+		for (uint32_t q = 0; q < 64; q++)
+			CHECK_EQ(libvhost_virtqueue_mask(r.dev, q, 1), 0);
+		CHECK_EQ(libvhost_dev_start(r.dev, NULL), 0);
+		CHECK(libvhost_dev_fd(r.dev) >= 0);
+	}
+	for (unsigned i = 0; i < 8; i++)
+		libvhost_dev_cleanup(devs[i]);
+	CHECK_EQ(setrlimit(RLIMIT_NOFILE, &was), 0);
+	guest_free(&r.g);
+	CHECK_LEDGER(r.before);
+}

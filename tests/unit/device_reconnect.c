@@ -164,29 +164,41 @@ TEST(device_reconnect, cancel_ends_the_policy_and_commits_go_on_meanwhile)
 	devrig_close(&r);
 }
 
-/* Each request of a replay dies or is refused once: the policy tries again and succeeds. */
+/* The peer dies at each request of the replay once: the call tries again and succeeds. */
 TEST(device_reconnect, deaths_during_the_replay)
 {
-	uint32_t i;
-	bool hit = true;
+	uint32_t i = 0;
+	bool hit;
 
-	for (i = 0; hit; i++) {
+	do {
 		struct devrig r;
 
 		running(&r, 0);
 		die(&r);
 		fake_arm(&r.f);
-		r.f.die_at = i;
-		hit = libvhost_dev_reconnect(r.dev, NULL) != 0;
-		if (hit) {
-			CHECK_EQ(devrig_state(&r), LIBVHOST_DEV_DISCONNECTED);
-			r.f.die_at = FAKE_NEVER;
-			CHECK_EQ(libvhost_dev_reconnect(r.dev, NULL), 0);
-		}
+		r.f.die_at = i++;
+		CHECK_EQ(libvhost_dev_reconnect(r.dev, NULL), 0);
 		CHECK_EQ(devrig_state(&r), LIBVHOST_DEV_RUNNING);
+		hit = r.f.opens == 3; /* init, first and second attempt */
 		devrig_close(&r);
-	}
+	} while (hit);
 	CHECK(i > 5 + 5 * 4 + 8);
+}
+
+TEST(device_reconnect, a_peer_that_always_dies_is_given_up)
+{
+	const struct libvhost_call_opts brief = {.size = sizeof(brief), .timeout_ms = 60};
+	struct devrig r;
+
+	running(&r, 0);
+	die(&r);
+	r.f.dies = true;
+	CHECK_EQ(libvhost_dev_reconnect(r.dev, &brief), -ECONNRESET);
+	CHECK_EQ(devrig_error(&r).code, -ECONNRESET);
+	CHECK_EQ(devrig_state(&r), LIBVHOST_DEV_DISCONNECTED);
+	r.f.dies = false;
+	CHECK_EQ(libvhost_dev_reconnect(r.dev, &brief), 0);
+	devrig_close(&r);
 }
 
 TEST(device_reconnect, async_and_from_any_state)
