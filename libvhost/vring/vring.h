@@ -110,6 +110,15 @@ LV_COLD int lv_vq_break(struct libvhost_vq *vq, const char *fmt, ...) LV_PRINTF(
 /* Device: a request translated with holds[hold] is done. */
 void lv_vq_release(struct libvhost_vq *vq, uint32_t hold);
 
+/* Device: completions are announced on another descriptor from now on, -1 = none. */
+static inline void lv_vq_set_call(struct libvhost_vq *vq, int fd)
+{
+	vq->opts.call_fd = fd;
+	vq->opts.flags &= ~LIBVHOST_VQ_HAS_CALL;
+	if (fd >= 0)
+		vq->opts.flags |= LIBVHOST_VQ_HAS_CALL;
+}
+
 /* Signals fd if it was given. 0, or negative errno when the other side could not be told. */
 int lv_vq_signal(struct libvhost_vq *vq, bool given, int fd);
 

@@ -1,0 +1,264 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/* The object: options, workers, configuration space, events. */
+#include "backend/device.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
+
+#include "core/opts.h"
+#include "vring/vring.h"
+
+#define F(bit)		    (1ull << (bit))
+#define F_PROTOCOL_FEATURES F(30)
+/* Bits that promise what this version does not do: dirty log, IOMMU, packed rings, notification data. */
+#define F_UNSUPPORTED (F(26) | F(33) | F(34) | F(36) | F(38) | F(39) | F(40) | F(41))
+#define MAX_WORKERS   64u
+#define DEFAULT_SLOTS 509u
+#define DEFAULT_MS    1000u
+
+int lv_backend_lock(struct libvhost_backend *b)
+{
+	if (pthread_mutex_lock(&b->lock))
+		return lv_fail(&b->err, -EBUSY, LIBVHOST_EK_BUSY, "back-end: called from its own callback");
+	return 0;
+}
+
+void lv_backend_unlock(struct libvhost_backend *b)
+{
+	pthread_mutex_unlock(&b->lock);
+}
+
+struct libvhost_worker *lv_backend_worker(struct libvhost_backend *b, uint32_t queue)
+{
+	return b->workers[queue % b->opts.num_workers];
+}
+
+void lv_backend_event(struct libvhost_backend *b, uint32_t type, uint32_t queue, int err, const char *text)
+{
+	struct libvhost_event *e;
+
+	if (b->event_count == LV_BACKEND_EVENTS) {
+		b->events_dropped++;
+		return;
+	}
+	e = &b->events[(b->event_head + b->event_count++) % LV_BACKEND_EVENTS];
+	*e = (struct libvhost_event){.type = type, .queue = queue, .err = err, .dropped = b->events_dropped};
+	b->events_dropped = 0;
+	snprintf(e->text, sizeof(e->text), "%.*s", (int)sizeof(e->text) - 1, text);
+}
+
+void lv_backend_reports(struct libvhost_backend *b)
+{
+	struct lv_session *s = &b->session;
+	struct libvhost_event e;
+
+	for (uint32_t w = 0; w < b->opts.num_workers; w++)
+		while (libvhost_worker_next_event(b->workers[w], &e) == 1)
+			for (uint32_t q = 0; s->rings && q < b->opts.num_queues; q++)
+				if (s->rings[q].vq && (uintptr_t)s->rings[q].vq == e.value[0])
+					lv_ring_failed(s, &s->rings[q], e.err);
+}
+
+static int check_opts(struct libvhost_ctx *ctx, const struct libvhost_backend_opts *o)
+{
+	if (o->flags & ~LIBVHOST_BACKEND_REQUIRE_SEALS || !o->num_queues || o->num_queues > LIBVHOST_MAX_QUEUES ||
+	    (o->max_regions && (o->max_regions < 8 || o->max_regions > LIBVHOST_MAX_REGIONS)) ||
+	    o->timeout_ms > LV_TIMEOUT_MAX_MS || o->num_workers > MAX_WORKERS || !o->ops ||
+	    o->config_len > LV_BACKEND_CONFIG || (o->config_len && !o->config))
+		return lv_fail(&ctx->err, -EINVAL, LIBVHOST_EK_ARGUMENT,
+			       "back-end: flags %#x, %u queues, %u regions, %u ms, %u workers, %u bytes of "
+			       "configuration: out of range, or ops missing",
+			       o->flags, o->num_queues, o->max_regions, o->timeout_ms, o->num_workers, o->config_len);
+	if (o->features & F_UNSUPPORTED)
+		return lv_fail(&ctx->err, -EINVAL, LIBVHOST_EK_UNSUPPORTED,
+			       "back-end: features %#llx are not supported by libvhost %s; do not offer them",
+			       (unsigned long long)(o->features & F_UNSUPPORTED), libvhost_version_string());
+	return 0;
+}
+
+static int take_opts(struct libvhost_backend *b, const struct libvhost_backend_opts *opts)
+{
+	int rc = LV_OPTS_READ(&b->ctx->err, &b->opts, opts);
+
+	if (rc == 0)
+		rc = check_opts(b->ctx, &b->opts);
+	if (rc == 0)
+		rc = LV_OPTS_READ(&b->ctx->err, &b->ops, b->opts.ops);
+	if (rc < 0)
+		return rc;
+	if (!b->ops.serve)
+		return lv_fail(&b->ctx->err, -EINVAL, LIBVHOST_EK_ARGUMENT, "back-end: ops.serve is missing");
+	if (b->opts.config_len)
+		memcpy(b->config, b->opts.config, b->opts.config_len);
+	b->opts.ops = NULL; /* copied; the caller's may be gone */
+	b->opts.config = NULL;
+	b->opts.max_regions = b->opts.max_regions ? b->opts.max_regions : DEFAULT_SLOTS;
+	b->opts.timeout_ms = b->opts.timeout_ms ? b->opts.timeout_ms : DEFAULT_MS;
+	b->opts.num_workers = b->opts.num_workers ? b->opts.num_workers : 1;
+	b->features = b->opts.features | LV_F_VERSION_1 | F_PROTOCOL_FEATURES;
+	b->protocol_features = F(LIBVHOST_PROTOCOL_F_MQ) | F(LIBVHOST_PROTOCOL_F_REPLY_ACK) |
+			       F(LIBVHOST_PROTOCOL_F_RESET_DEVICE) | F(LIBVHOST_PROTOCOL_F_CONFIGURE_MEM_SLOTS) |
+			       F(LIBVHOST_PROTOCOL_F_STATUS);
+	if (b->opts.config_len || b->ops.get_config)
+		b->protocol_features |= F(LIBVHOST_PROTOCOL_F_CONFIG) | F(LIBVHOST_PROTOCOL_F_BACKEND_REQ);
+	return 0;
+}
+
+static int open_fds(struct libvhost_backend *b)
+{
+	b->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	b->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+	if (b->epoll_fd < 0 || b->timer_fd < 0)
+		return lv_fail_sys(&b->ctx->err, errno, "back-end: epoll set and timer: %s", lv_errno_name(errno));
+	return 0;
+}
+
+static int start_workers(struct libvhost_backend *b)
+{
+	const struct libvhost_worker_opts *opts = b->opts.worker;
+	int rc = 0;
+
+	b->opts.worker = NULL;
+	b->workers = calloc(b->opts.num_workers, sizeof(*b->workers));
+	if (!b->workers)
+		return lv_fail(&b->ctx->err, -ENOMEM, LIBVHOST_EK_NOMEM, "back-end: out of memory");
+	for (uint32_t i = 0; i < b->opts.num_workers && rc == 0; i++) {
+		struct epoll_event ev = {.events = EPOLLIN, .data.u32 = LV_W_WORKER};
+
+		rc = libvhost_worker_new(b->ctx, opts, &b->workers[i]);
+		if (rc == 0 && epoll_ctl(b->epoll_fd, EPOLL_CTL_ADD, libvhost_worker_fd(b->workers[i]), &ev) < 0)
+			rc = lv_fail_sys(&b->ctx->err, errno, "back-end: epoll: %s", lv_errno_name(errno));
+	}
+	return rc;
+}
+
+static void init_lock(pthread_mutex_t *lock)
+{
+	pthread_mutexattr_t attr;
+
+	pthread_mutexattr_init(&attr);
+	pthread_mutexattr_settype(&attr, PTHREAD_MUTEX_ERRORCHECK);
+	pthread_mutex_init(lock, &attr);
+	pthread_mutexattr_destroy(&attr);
+}
+
+int libvhost_backend_new(struct libvhost_ctx *ctx, const struct libvhost_backend_opts *opts,
+			 struct libvhost_backend **ret)
+{
+	struct libvhost_backend *b;
+	int rc;
+
+	if (!ctx || !opts || !ret)
+		return -EINVAL;
+	b = calloc(1, sizeof(*b));
+	if (!b)
+		return lv_fail(&ctx->err, -ENOMEM, LIBVHOST_EK_NOMEM, "back-end: out of memory");
+	b->ctx = lv_ctx_ref(ctx);
+	lv_errslot_init(&b->err);
+	init_lock(&b->lock);
+	b->listener = b->epoll_fd = b->timer_fd = -1;
+	b->session.b = b;
+	b->session.channel = -1;
+	lv_conn_init(&b->conn);
+	for (uint32_t i = 0; i < LV_W_COUNT; i++)
+		b->watch[i].fd = -1;
+	rc = take_opts(b, opts);
+	if (rc == 0)
+		rc = open_fds(b);
+	if (rc == 0)
+		rc = start_workers(b);
+	if (rc < 0) {
+		libvhost_backend_free(b);
+		return rc;
+	}
+	*ret = b;
+	return 0;
+}
+
+void libvhost_backend_free(struct libvhost_backend *b)
+{
+	if (!b)
+		return;
+	lv_conn_close(b, 0, "the back-end ends");
+	lv_session_close(&b->session, 1);
+	for (uint32_t i = 0; b->workers && i < b->opts.num_workers; i++)
+		libvhost_worker_free(b->workers[i]); /* waits for a handler that still runs */
+	for (uint32_t q = 0; b->session.rings && q < b->opts.num_queues; q++)
+		b->session.rings[q].on_worker = false;
+	lv_session_close(&b->session, 1);
+	free(b->session.rings);
+	free(b->workers);
+	if (b->listener >= 0)
+		unlink(b->path);
+	lv_fd_close(b->listener);
+	lv_fd_close(b->timer_fd);
+	lv_fd_close(b->epoll_fd);
+	pthread_mutex_destroy(&b->lock);
+	lv_errslot_destroy(&b->err);
+	libvhost_ctx_free(b->ctx);
+	free(b);
+}
+
+int libvhost_backend_next_event(struct libvhost_backend *b, struct libvhost_event *event)
+{
+	int rc;
+
+	if (!b || !event)
+		return -EINVAL;
+	rc = lv_backend_lock(b);
+	if (rc < 0)
+		return rc;
+	rc = b->event_count > 0;
+	if (rc) {
+		*event = b->events[b->event_head];
+		b->event_head = (b->event_head + 1) % LV_BACKEND_EVENTS;
+		b->event_count--;
+	}
+	lv_backend_unlock(b);
+	return rc;
+}
+
+int libvhost_backend_set_config(struct libvhost_backend *b, const void *config, uint32_t len)
+{
+	const uint64_t both = F(LIBVHOST_PROTOCOL_F_CONFIG) | F(LIBVHOST_PROTOCOL_F_BACKEND_REQ);
+	struct lv_session *s = b ? &b->session : NULL;
+	int rc;
+
+	if (!b || !config)
+		return -EINVAL;
+	rc = lv_backend_lock(b);
+	if (rc < 0)
+		return rc;
+	if (!len || len > b->opts.config_len) {
+		rc = lv_fail(&b->err, -EINVAL, LIBVHOST_EK_ARGUMENT,
+			     "back-end: %u bytes of configuration, the device was made with %u", len,
+			     b->opts.config_len);
+	} else {
+		memcpy(b->config, config, len);
+		s->config_changed = s->open && (s->wire.protocol_features & both) == both;
+		lv_channel_turn(s);
+		if (b->inproc)
+			lv_inproc_wake(b->inproc);
+	}
+	lv_backend_unlock(b);
+	return rc;
+}
+
+int libvhost_backend_worker_status(struct libvhost_backend *b, uint32_t index, struct libvhost_worker_status *status)
+{
+	if (!b || !status)
+		return -EINVAL;
+	if (index >= b->opts.num_workers)
+		return lv_fail(&b->err, -ENOENT, LIBVHOST_EK_ARGUMENT, "back-end: no worker %u", index);
+	return libvhost_worker_status(b->workers[index], status);
+}
+
+int libvhost_backend_error(struct libvhost_backend *b, struct libvhost_error *err)
+{
+	return b ? lv_errslot_read(&b->err, err) : -EINVAL;
+}

@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/*
+ * The device side from inside. One lock per back-end; everything below is under it, except what a worker does with a
+ * queue between handing over and taking back. A session is what one front-end has told the device: it is the same for a
+ * socket (connection.c) and for the in-process transport (inproc.c), and so are the handlers.
+ */
+#ifndef LV_BACKEND_DEVICE_H
+#define LV_BACKEND_DEVICE_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <vhost/backend.h>
+#include "core/ctx.h"
+#include "core/wire.h"
+#include "protocol/codec.h"
+
+#define LV_BACKEND_EVENTS 64u
+#define LV_BACKEND_CONFIG 256u
+
+/* One ring as the front-end set it up. vq exists from the first start until the ring is stopped. */
+struct lv_ring {
+	uint32_t index, num, base;
+	struct libvhost_vring_addr addr; /* user addresses of the front-end */
+	bool has_addr, has_kick, enabled, broken;
+	bool on_worker;
+	int kick_fd, call_fd, err_fd; /* -1 = none */
+	struct libvhost_vq *vq;
+};
+
+struct lv_session {
+	struct libvhost_backend *b;
+	bool open, features_set;
+	bool config_changed; /* the front-end has not been told yet */
+	struct lv_user_session wire;
+	uint64_t features;
+	uint32_t status;
+	struct libvhost_mem *mem;
+	struct lv_ring *rings; /* num_queues */
+	int channel;	       /* to the front-end, -1 = none */
+};
+
+/* One socket connection. One answer at a time: nothing is read while it waits to leave. */
+struct lv_conn {
+	int sock; /* -1 = none */
+	struct lv_wire_in in;
+	uint64_t in_since;  /* a message has begun to arrive, 0 = none */
+	uint64_t out_since; /* an answer waits since, 0 = none */
+	struct lv_wire_msg out;
+	size_t out_off;
+	_Alignas(8) uint8_t scratch[LV_USER_SCRATCH];
+	uint8_t out_bytes[LV_USER_HDR + LV_USER_MAX_PAYLOAD];
+};
+
+/* What the epoll set waits for on one descriptor. */
+struct lv_backend_watch {
+	int fd;
+	uint32_t events;
+};
+enum { LV_W_LISTENER, LV_W_SOCK, LV_W_CHANNEL, LV_W_TIMER, LV_W_COUNT, LV_W_WORKER };
+
+struct libvhost_backend {
+	struct libvhost_ctx *ctx;
+	struct lv_errslot err;
+	pthread_mutex_t lock; /* error-checking: a callback that calls back gets -EBUSY */
+	bool dispatching;
+	struct libvhost_backend_opts opts;
+	struct libvhost_backend_ops ops;
+	uint64_t features, protocol_features; /* offered */
+	uint8_t config[LV_BACKEND_CONFIG];
+	struct libvhost_worker **workers;
+	struct lv_session session;
+	struct lv_conn conn;
+	struct lv_inproc *inproc; /* its other end in this process, NULL = none */
+	int listener, epoll_fd, timer_fd;
+	char path[108];	    /* of the listener, removed at the end */
+	uint64_t retry_at;  /* when to try accepting or stopping again, 0 = not needed */
+	bool accept_paused; /* no descriptors left: not before retry_at */
+	struct lv_backend_watch watch[LV_W_COUNT];
+	struct libvhost_event events[LV_BACKEND_EVENTS];
+	uint32_t event_head, event_count, events_dropped;
+};
+
+int lv_backend_lock(struct libvhost_backend *b);
+void lv_backend_unlock(struct libvhost_backend *b);
+void lv_backend_event(struct libvhost_backend *b, uint32_t type, uint32_t queue, int err, const char *text);
+/* Takes what workers report: queues that they gave up. */
+void lv_backend_reports(struct libvhost_backend *b);
+struct libvhost_worker *lv_backend_worker(struct libvhost_backend *b, uint32_t queue);
+
+/* session.c */
+int lv_session_open(struct lv_session *s);
+/* Executes one decoded request: 0 or the refusal; results are in req. */
+int lv_session_handle(struct lv_session *s, struct libvhost_req *req);
+bool lv_session_knows(uint32_t op);
+/* Stops and forgets everything. false = a handler does not give its queue back: call again later. */
+bool lv_session_close(struct lv_session *s, uint32_t timeout_ms);
+/* Everything but the connection and the memory map back to the beginning. 0 or -ETIMEDOUT. */
+int lv_session_reset(struct lv_session *s);
+
+/* memory.c; handlers */
+int lv_session_set_table(struct lv_session *s, struct libvhost_req *req);
+int lv_session_add_region(struct lv_session *s, struct libvhost_req *req);
+int lv_session_rem_region(struct lv_session *s, struct libvhost_req *req);
+
+/* rings.c; handlers */
+int lv_ring_set_num(struct lv_session *s, struct libvhost_req *req);
+int lv_ring_set_addr(struct lv_session *s, struct libvhost_req *req);
+int lv_ring_set_base(struct lv_session *s, struct libvhost_req *req);
+int lv_ring_get_base(struct lv_session *s, struct libvhost_req *req);
+int lv_ring_set_kick(struct lv_session *s, struct libvhost_req *req);
+int lv_ring_set_call(struct lv_session *s, struct libvhost_req *req);
+int lv_ring_set_err(struct lv_session *s, struct libvhost_req *req);
+int lv_ring_enable(struct lv_session *s, struct libvhost_req *req);
+
+/* ring.c: the state machine */
+int lv_rings_new(struct lv_session *s);
+/* Makes the ring run or rest as its state says. Negative: it should run and cannot. */
+int lv_ring_update(struct lv_session *s, struct lv_ring *ring);
+void lv_rings_update(struct lv_session *s);
+/* Takes the ring from its worker; afterwards nobody touches it. 0 or -ETIMEDOUT. */
+int lv_ring_pause(struct lv_session *s, struct lv_ring *ring, uint32_t timeout_ms);
+/* Pauses all, and on success keeps them so until lv_rings_update(). */
+int lv_rings_pause(struct lv_session *s);
+/* Stops for good: base is where it would continue, the kick descriptor is gone. */
+int lv_ring_stop(struct lv_session *s, struct lv_ring *ring, uint32_t timeout_ms);
+/* Guest-physical addresses of its areas. 0; -EFAULT; -EINVAL. */
+int lv_ring_locate(struct lv_session *s, const struct lv_ring *ring, struct libvhost_vq_opts *o);
+/* Signals fd if that can neither block nor kill; -1 is nothing. */
+void lv_ring_signal(int fd);
+void lv_ring_failed(struct lv_session *s, struct lv_ring *ring, int err);
+/* Back to the beginning; the ring is stopped. */
+void lv_ring_clear(struct lv_ring *ring);
+/* The same as a device reset does it: call and error descriptors stay, front-ends send them once. */
+void lv_ring_reset(struct lv_ring *ring);
+
+/* connection.c */
+void lv_conn_init(struct lv_conn *c);
+int lv_conn_open(struct libvhost_backend *b, int sock); /* takes sock */
+/* Moves messages as far as possible; closes the connection when it must. */
+void lv_conn_turn(struct libvhost_backend *b);
+void lv_conn_close(struct libvhost_backend *b, int err, const char *why);
+/* When the connection wants a turn without any event, 0 = never. */
+uint64_t lv_conn_deadline(const struct libvhost_backend *b);
+
+/* channel.c */
+int lv_channel_set(struct lv_session *s, struct libvhost_req *req);
+void lv_channel_close(struct lv_session *s);
+/* Sends what waits, notices a peer that misbehaves. */
+void lv_channel_turn(struct lv_session *s);
+
+/* server.c: to be called before a watched descriptor is closed, since a duplicate would keep it in the epoll set. */
+void lv_backend_unwatch(struct libvhost_backend *b, uint32_t which);
+
+/* inproc.c */
+void lv_inproc_wake(struct lv_inproc *in);
+
+#endif

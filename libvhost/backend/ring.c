@@ -1,0 +1,215 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/*
+ * When a ring runs. A ring is started by its kick message and stopped by GET_VRING_BASE; with bit 30 it also has to be
+ * enabled (vhost-user specification, "Ring states"). Messages may come in any order: each handler changes the state and
+ * lets lv_ring_update() do what follows from it.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "backend/device.h"
+#include "memory/mem.h"
+#include "vring/vring.h"
+
+int lv_rings_new(struct lv_session *s)
+{
+	const uint32_t n = s->b->opts.num_queues;
+
+	if (!s->rings)
+		s->rings = calloc(n, sizeof(*s->rings));
+	if (!s->rings)
+		return lv_fail(&s->b->err, -ENOMEM, LIBVHOST_EK_NOMEM, "back-end: out of memory");
+	for (uint32_t q = 0; q < n; q++)
+		s->rings[q] = (struct lv_ring){.index = q, .kick_fd = -1, .call_fd = -1, .err_fd = -1};
+	return 0;
+}
+
+void lv_ring_clear(struct lv_ring *ring)
+{
+	lv_fd_close(ring->kick_fd);
+	lv_fd_close(ring->call_fd);
+	lv_fd_close(ring->err_fd);
+	*ring = (struct lv_ring){.index = ring->index, .kick_fd = -1, .call_fd = -1, .err_fd = -1};
+}
+
+void lv_ring_reset(struct lv_ring *ring)
+{
+	const int call_fd = ring->call_fd, err_fd = ring->err_fd;
+
+	ring->call_fd = ring->err_fd = -1;
+	lv_ring_clear(ring);
+	ring->call_fd = call_fd;
+	ring->err_fd = err_fd;
+}
+
+static bool should_run(const struct lv_session *s, const struct lv_ring *ring)
+{
+	return s->open && s->features_set && ring->num && ring->has_addr && ring->has_kick && !ring->broken &&
+	       (ring->enabled || !s->wire.f30_acked);
+}
+
+/* The front-end names ring areas by its own addresses. */
+static int to_gpa(const struct lv_snapshot *snap, uint64_t addr, uint64_t len, uint64_t *gpa)
+{
+	const struct lv_map *map = lv_find_user(snap, addr, len);
+
+	if (!map)
+		return -EFAULT;
+	*gpa = map->gpa + (addr - map->user_addr);
+	return 0;
+}
+
+int lv_ring_locate(struct lv_session *s, const struct lv_ring *ring, struct libvhost_vq_opts *o)
+{
+	struct libvhost_vq_layout l = {.size = sizeof(l)};
+	struct lv_snapshot *snap;
+	int rc = libvhost_vq_layout(ring->num, s->features, &l);
+
+	if (rc < 0)
+		return rc;
+	snap = lv_mem_snapshot(s->mem);
+	rc = to_gpa(snap, ring->addr.desc, l.desc_bytes, &o->desc);
+	if (rc == 0)
+		rc = to_gpa(snap, ring->addr.avail, l.avail_bytes, &o->avail);
+	if (rc == 0)
+		rc = to_gpa(snap, ring->addr.used, l.used_bytes, &o->used);
+	lv_snapshot_put(snap);
+	return rc;
+}
+
+static int make_vq(struct lv_session *s, struct lv_ring *ring)
+{
+	struct libvhost_vq_opts o = {
+		.size = sizeof(o),
+		.flags = ring->call_fd >= 0 ? LIBVHOST_VQ_HAS_CALL : 0,
+		.role = LIBVHOST_VQ_DEVICE,
+		.num = ring->num,
+		.index = ring->index,
+		.base = ring->base,
+		.features = s->features,
+		.call_fd = ring->call_fd,
+	};
+	int rc = lv_ring_locate(s, ring, &o);
+
+	return rc < 0 ? rc : libvhost_vq_new(s->b->ctx, s->mem, &o, &ring->vq);
+}
+
+/* On the worker. */
+static int serve(void *arg, struct libvhost_vq *vq)
+{
+	const struct libvhost_backend *b = arg;
+
+	return b->ops.serve(b->opts.arg, vq->opts.index, vq);
+}
+
+static int start(struct lv_session *s, struct lv_ring *ring)
+{
+	const bool fresh = !ring->vq;
+	int rc = fresh ? make_vq(s, ring) : 0;
+
+	if (rc == 0)
+		rc = libvhost_worker_add_vq(lv_backend_worker(s->b, ring->index), ring->vq, ring->kick_fd, serve, s->b,
+					    s->b->opts.timeout_ms);
+	if (rc < 0) {
+		if (fresh) {
+			libvhost_vq_free(ring->vq);
+			ring->vq = NULL;
+		}
+		return rc;
+	}
+	ring->on_worker = true;
+	if (fresh)
+		lv_backend_event(s->b, LIBVHOST_EVENT_STARTED, ring->index, 0, "the ring runs");
+	return 0;
+}
+
+int lv_ring_pause(struct lv_session *s, struct lv_ring *ring, uint32_t timeout_ms)
+{
+	struct lv_where where = LV_WHERE_NONE;
+	int rc;
+
+	if (!ring->on_worker)
+		return 0;
+	rc = libvhost_worker_remove_vq(lv_backend_worker(s->b, ring->index), ring->vq, timeout_ms);
+	where.queue = ring->index;
+	if (rc < 0)
+		return lv_fail_at(&s->b->err, rc, LIBVHOST_EK_TIMEOUT, &where,
+				  "back-end: queue %u does not stop: its handler did not return in %u ms", ring->index,
+				  timeout_ms);
+	ring->on_worker = false;
+	return 0;
+}
+
+int lv_ring_update(struct lv_session *s, struct lv_ring *ring)
+{
+	bool run = should_run(s, ring);
+
+	if (run == ring->on_worker)
+		return 0;
+	return run ? start(s, ring) : lv_ring_pause(s, ring, s->b->opts.timeout_ms);
+}
+
+void lv_rings_update(struct lv_session *s)
+{
+	for (uint32_t q = 0; q < s->b->opts.num_queues; q++) {
+		int rc = lv_ring_update(s, &s->rings[q]);
+
+		if (rc < 0 && !s->rings[q].on_worker)
+			lv_ring_failed(s, &s->rings[q], rc);
+	}
+}
+
+int lv_rings_pause(struct lv_session *s)
+{
+	int rc = 0;
+
+	for (uint32_t q = 0; q < s->b->opts.num_queues && rc == 0; q++)
+		rc = lv_ring_pause(s, &s->rings[q], s->b->opts.timeout_ms);
+	return rc;
+}
+
+int lv_ring_stop(struct lv_session *s, struct lv_ring *ring, uint32_t timeout_ms)
+{
+	struct libvhost_vq_info info = {.size = sizeof(info)};
+	int rc = lv_ring_pause(s, ring, timeout_ms);
+
+	if (rc < 0)
+		return rc;
+	if (ring->vq) {
+		if (libvhost_vq_info(ring->vq, &info) == 0)
+			ring->base = info.base;
+		libvhost_vq_free(ring->vq);
+		ring->vq = NULL;
+		lv_backend_event(s->b, LIBVHOST_EVENT_STOPPED, ring->index, 0, "the ring stopped");
+	}
+	lv_fd_close(ring->kick_fd);
+	ring->kick_fd = -1;
+	ring->has_kick = ring->broken = false;
+	return 0;
+}
+
+/* Signals only what cannot block or raise SIGPIPE here: the front-end chose the descriptor. */
+void lv_ring_signal(int fd)
+{
+	struct stat st;
+
+	if (fd >= 0 && fstat(fd, &st) == 0 && !(st.st_mode & S_IFMT))
+		lv_eventfd_signal(fd);
+}
+
+void lv_ring_failed(struct lv_session *s, struct lv_ring *ring, int err)
+{
+	struct libvhost_error e = {.size = sizeof(e)};
+
+	if (ring->broken)
+		return;
+	ring->broken = true;
+	lv_ring_pause(s, ring, s->b->opts.timeout_ms); /* the worker gave it up: takes no time */
+	lv_ring_signal(ring->err_fd);
+	if (err != -EBADMSG || !ring->vq || libvhost_vq_error(ring->vq, &e) < 0 || !e.code)
+		snprintf(e.text, sizeof(e.text), "the queue stopped: %s", lv_errno_name(-err));
+	lv_backend_event(s->b, LIBVHOST_EVENT_QUEUE_ERROR, ring->index, err, e.text);
+}

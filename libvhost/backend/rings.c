@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/* The front-end's ring messages. A refused one leaves the ring as it was. */
+#include <errno.h>
+#include <sys/epoll.h>
+
+#include "backend/device.h"
+#include "vring/vring.h"
+
+static struct lv_ring *find(struct lv_session *s, const struct libvhost_req *req)
+{
+	return req->index < s->b->opts.num_queues ? &s->rings[req->index] : NULL;
+}
+
+/* For messages that a ring in use does not take. A broken one is done with: what comes now is a new beginning. */
+static int resting(struct lv_session *s, const struct libvhost_req *req, struct lv_ring **ring)
+{
+	*ring = find(s, req);
+	if (!*ring)
+		return -EINVAL;
+	if ((*ring)->broken)
+		return lv_ring_stop(s, *ring, s->b->opts.timeout_ms);
+	return (*ring)->vq ? -EBUSY : 0;
+}
+
+int lv_ring_set_num(struct lv_session *s, struct libvhost_req *req)
+{
+	struct libvhost_vq_layout l = {.size = sizeof(l)};
+	struct lv_ring *ring;
+	int rc = resting(s, req, &ring);
+
+	if (rc == 0)
+		rc = libvhost_vq_layout(req->arg.num, 0, &l);
+	if (rc < 0)
+		return rc;
+	if (ring->num != req->arg.num)
+		ring->has_addr = false; /* the areas were checked for the old size */
+	ring->num = req->arg.num;
+	return 0;
+}
+
+int lv_ring_set_addr(struct lv_session *s, struct libvhost_req *req)
+{
+	struct lv_ring *ring, old;
+	int rc = resting(s, req, &ring);
+
+	if (rc < 0)
+		return rc;
+	if (!ring->num || req->arg.addr.flags) /* the dirty log is not offered */
+		return -EINVAL;
+	old = *ring;
+	ring->addr = req->arg.addr;
+	ring->has_addr = true;
+	rc = lv_ring_locate(s, ring, &(struct libvhost_vq_opts){0});
+	if (rc == 0)
+		rc = lv_ring_update(s, ring);
+	if (rc < 0)
+		*ring = old;
+	return rc;
+}
+
+int lv_ring_set_base(struct lv_session *s, struct libvhost_req *req)
+{
+	struct lv_ring *ring;
+	int rc = resting(s, req, &ring);
+
+	if (rc < 0)
+		return rc;
+	if (req->arg.num > UINT16_MAX) /* split rings count in 16 bits */
+		return -EINVAL;
+	ring->base = req->arg.num;
+	return 0;
+}
+
+int lv_ring_get_base(struct lv_session *s, struct libvhost_req *req)
+{
+	struct lv_ring *ring = find(s, req);
+	int rc = ring ? lv_ring_stop(s, ring, s->b->opts.timeout_ms) : -EINVAL;
+
+	if (rc == 0)
+		req->result[0] = ring->base;
+	return rc;
+}
+
+static int take_fd(const struct libvhost_req *req)
+{
+	return req->flags & LIBVHOST_REQ_HAS_FD ? lv_fd_dup(req->fd) : -1;
+}
+
+/* Files and devices that epoll cannot wait for are no kick descriptors, whenever the ring will start. */
+static int check_kick(struct lv_session *s, int fd)
+{
+	struct epoll_event ev = {.data.u32 = LV_W_COUNT};
+
+	if (epoll_ctl(s->b->epoll_fd, EPOLL_CTL_ADD, fd, &ev) < 0)
+		return errno == EPERM ? -EINVAL : -errno;
+	epoll_ctl(s->b->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
+	return 0;
+}
+
+int lv_ring_set_kick(struct lv_session *s, struct libvhost_req *req)
+{
+	struct lv_ring *ring = find(s, req);
+	const bool had = ring && ring->has_kick && !ring->broken;
+	int rc, old, fd;
+
+	if (!ring)
+		return -EINVAL;
+	fd = take_fd(req);
+	if (fd < -1)
+		return fd;
+	rc = fd < 0 ? 0 : check_kick(s, fd);
+	if (rc == 0)
+		rc = ring->broken ? lv_ring_stop(s, ring, s->b->opts.timeout_ms)
+				  : lv_ring_pause(s, ring, s->b->opts.timeout_ms);
+	if (rc < 0) {
+		lv_fd_close(fd);
+		return rc;
+	}
+	old = ring->kick_fd;
+	ring->kick_fd = fd;
+	ring->has_kick = true;
+	rc = lv_ring_update(s, ring);
+	if (rc < 0) {
+		ring->kick_fd = old;
+		ring->has_kick = had;
+		lv_fd_close(fd);
+		lv_ring_update(s, ring);
+		return rc;
+	}
+	lv_fd_close(old);
+	return 0;
+}
+
+/*
+ * Front-ends swap the call descriptor under a running ring to mask interrupts. A completion may have gone to the old
+ * one unheard, so the new one is signalled once: one interrupt too many is harmless, one too few is a hang.
+ */
+int lv_ring_set_call(struct lv_session *s, struct libvhost_req *req)
+{
+	struct lv_ring *ring = find(s, req);
+	int fd, rc;
+
+	if (!ring)
+		return -EINVAL;
+	fd = take_fd(req);
+	rc = fd < -1 ? fd : lv_ring_pause(s, ring, s->b->opts.timeout_ms);
+	if (rc < 0) {
+		lv_fd_close(fd);
+		return rc;
+	}
+	lv_fd_close(ring->call_fd);
+	ring->call_fd = fd;
+	if (ring->vq) {
+		lv_vq_set_call(ring->vq, fd);
+		lv_ring_signal(fd);
+	}
+	lv_ring_update(s, ring);
+	return 0;
+}
+
+int lv_ring_set_err(struct lv_session *s, struct libvhost_req *req)
+{
+	struct lv_ring *ring = find(s, req);
+	int fd;
+
+	if (!ring)
+		return -EINVAL;
+	fd = take_fd(req);
+	if (fd < -1)
+		return fd;
+	lv_fd_close(ring->err_fd);
+	ring->err_fd = fd;
+	return 0;
+}
+
+int lv_ring_enable(struct lv_session *s, struct libvhost_req *req)
+{
+	struct lv_ring *ring = find(s, req);
+	const bool was = ring && ring->enabled;
+	int rc;
+
+	if (!ring)
+		return -EINVAL;
+	ring->enabled = req->arg.num;
+	rc = lv_ring_update(s, ring);
+	if (rc < 0)
+		ring->enabled = was;
+	return rc;
+}

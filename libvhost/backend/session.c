@@ -1,0 +1,239 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/* What a front-end may ask for: one handler per operation. */
+#include <errno.h>
+#include <string.h>
+
+#include "backend/device.h"
+#include "vring/vring.h"
+
+#define F_PROTOCOL_FEATURES (1ull << 30)
+#define STATUS_FEATURES_OK  8u
+
+int lv_session_open(struct lv_session *s)
+{
+	struct libvhost_backend *b = s->b;
+	struct libvhost_mem_opts opts = {.size = sizeof(opts)};
+	int rc;
+
+	if (b->opts.flags & LIBVHOST_BACKEND_REQUIRE_SEALS)
+		opts.flags = LIBVHOST_MEM_REQUIRE_SEALS;
+	rc = libvhost_mem_new(b->ctx, &opts, &s->mem);
+	if (rc == 0)
+		rc = lv_rings_new(s);
+	if (rc < 0) {
+		libvhost_mem_free(s->mem);
+		s->mem = NULL;
+		return rc;
+	}
+	s->wire = (struct lv_user_session){.f30_offered = true};
+	s->features = 0;
+	s->features_set = s->config_changed = false;
+	s->status = 0;
+	s->open = true;
+	lv_backend_event(b, LIBVHOST_EVENT_CONNECTED, LIBVHOST_NONE, 0, "a front-end connected");
+	return 0;
+}
+
+int lv_session_reset(struct lv_session *s)
+{
+	int rc = 0;
+
+	for (uint32_t q = 0; q < s->b->opts.num_queues; q++) {
+		int stopped = lv_ring_stop(s, &s->rings[q], s->b->opts.timeout_ms);
+
+		if (stopped < 0)
+			rc = stopped;
+		else
+			lv_ring_reset(&s->rings[q]);
+	}
+	if (rc < 0)
+		return rc;
+	s->features = 0;
+	s->features_set = s->wire.f30_acked = false;
+	s->status = 0;
+	return 0;
+}
+
+static int get_features(struct lv_session *s, struct libvhost_req *req)
+{
+	req->result[0] = s->b->features;
+	return 0;
+}
+
+/* Bit 30 decides whether rings wait for SET_VRING_ENABLE, so it cannot change under a ring that runs either. */
+static int set_features(struct lv_session *s, struct libvhost_req *req)
+{
+	uint64_t features = req->arg.u64;
+
+	if (features & ~s->b->features)
+		return -EINVAL;
+	if (s->features_set && features != s->features)
+		for (uint32_t q = 0; q < s->b->opts.num_queues; q++)
+			if (s->rings[q].vq)
+				return -EBUSY;
+	s->features = features;
+	s->features_set = true;
+	s->wire.f30_acked = features & F_PROTOCOL_FEATURES;
+	lv_rings_update(s);
+	return 0;
+}
+
+static int get_protocol_features(struct lv_session *s, struct libvhost_req *req)
+{
+	req->result[0] = s->b->protocol_features;
+	return 0;
+}
+
+static int set_protocol_features(struct lv_session *s, struct libvhost_req *req)
+{
+	if (req->arg.u64 & ~s->b->protocol_features)
+		return -EINVAL;
+	s->wire.protocol_features = req->arg.u64;
+	return 0;
+}
+
+static int set_owner(struct lv_session *s, struct libvhost_req *req)
+{
+	(void)s;
+	(void)req;
+	return 0; /* one front-end per connection owns by being connected */
+}
+
+static int reset(struct lv_session *s, struct libvhost_req *req)
+{
+	(void)req;
+	return lv_session_reset(s);
+}
+
+static int get_queue_num(struct lv_session *s, struct libvhost_req *req)
+{
+	req->result[0] = s->b->opts.num_queues;
+	return 0;
+}
+
+static int get_slots(struct lv_session *s, struct libvhost_req *req)
+{
+	req->result[0] = s->b->opts.max_regions;
+	return 0;
+}
+
+/* Front-ends ask for the whole structure of the device type; what the device does not have reads as zero. */
+static int get_config(struct lv_session *s, struct libvhost_req *req)
+{
+	struct libvhost_backend *b = s->b;
+	const struct libvhost_req_config *c = &req->arg.config;
+	uint8_t *to = (void *)(uintptr_t)req->data_out;
+	uint32_t have = c->offset < b->opts.config_len ? b->opts.config_len - c->offset : 0;
+
+	if (c->offset > LV_BACKEND_CONFIG || c->size > LV_BACKEND_CONFIG - c->offset || c->size > req->data_out_cap)
+		return -EINVAL;
+	memset(to, 0, c->size);
+	if (b->ops.get_config) {
+		int rc = b->ops.get_config(b->opts.arg, c->offset, to, c->size);
+
+		if (rc)
+			return rc < 0 ? rc : -EIO;
+	} else {
+		memcpy(to, b->config + (have ? c->offset : 0), have < c->size ? have : c->size);
+	}
+	req->data_out_len = c->size;
+	return 0;
+}
+
+static int set_config(struct lv_session *s, struct libvhost_req *req)
+{
+	struct libvhost_backend *b = s->b;
+	const struct libvhost_req_config *c = &req->arg.config;
+	int rc;
+
+	if (!b->ops.set_config)
+		return -EPERM;
+	if (c->offset > LV_BACKEND_CONFIG || c->size > LV_BACKEND_CONFIG - c->offset)
+		return -EINVAL;
+	rc = b->ops.set_config(b->opts.arg, c->offset, (const void *)(uintptr_t)req->data_in, c->size, c->flags);
+	return rc > 0 ? -EIO : rc;
+}
+
+/* 0 resets; FEATURES_OK does not stick before features were set (virtio 1.3, 3.1.1). */
+static int set_status(struct lv_session *s, struct libvhost_req *req)
+{
+	uint32_t status = (uint32_t)req->arg.u64;
+
+	if (!status)
+		return lv_session_reset(s);
+	s->status = s->features_set ? status : status & ~STATUS_FEATURES_OK;
+	return 0;
+}
+
+static int get_status(struct lv_session *s, struct libvhost_req *req)
+{
+	req->result[0] = s->status;
+	return 0;
+}
+
+typedef int (*handler_fn)(struct lv_session *s, struct libvhost_req *req);
+
+static const handler_fn handlers[] = {
+	[LIBVHOST_OP_GET_FEATURES] = get_features,
+	[LIBVHOST_OP_SET_FEATURES] = set_features,
+	[LIBVHOST_OP_SET_OWNER] = set_owner,
+	[LIBVHOST_OP_RESET_OWNER] = reset,
+	[LIBVHOST_OP_SET_MEM_TABLE] = lv_session_set_table,
+	[LIBVHOST_OP_SET_VRING_NUM] = lv_ring_set_num,
+	[LIBVHOST_OP_SET_VRING_ADDR] = lv_ring_set_addr,
+	[LIBVHOST_OP_SET_VRING_BASE] = lv_ring_set_base,
+	[LIBVHOST_OP_GET_VRING_BASE] = lv_ring_get_base,
+	[LIBVHOST_OP_SET_VRING_KICK] = lv_ring_set_kick,
+	[LIBVHOST_OP_SET_VRING_CALL] = lv_ring_set_call,
+	[LIBVHOST_OP_SET_VRING_ERR] = lv_ring_set_err,
+	[LIBVHOST_OP_GET_PROTOCOL_FEATURES] = get_protocol_features,
+	[LIBVHOST_OP_SET_PROTOCOL_FEATURES] = set_protocol_features,
+	[LIBVHOST_OP_GET_QUEUE_NUM] = get_queue_num,
+	[LIBVHOST_OP_SET_VRING_ENABLE] = lv_ring_enable,
+	[LIBVHOST_OP_SET_BACKEND_REQ_FD] = lv_channel_set,
+	[LIBVHOST_OP_GET_CONFIG] = get_config,
+	[LIBVHOST_OP_SET_CONFIG] = set_config,
+	[LIBVHOST_OP_RESET_DEVICE] = reset,
+	[LIBVHOST_OP_GET_MAX_MEM_SLOTS] = get_slots,
+	[LIBVHOST_OP_ADD_MEM_REG] = lv_session_add_region,
+	[LIBVHOST_OP_REM_MEM_REG] = lv_session_rem_region,
+	[LIBVHOST_OP_SET_STATUS] = set_status,
+	[LIBVHOST_OP_GET_STATUS] = get_status,
+};
+
+bool lv_session_knows(uint32_t op)
+{
+	return op < sizeof(handlers) / sizeof(*handlers) && handlers[op];
+}
+
+int lv_session_handle(struct lv_session *s, struct libvhost_req *req)
+{
+	const char *why = NULL;
+	int rc;
+
+	if (!lv_session_knows(req->op))
+		return -ENOSYS;
+	rc = lv_user_gate(lv_op(req->op), &s->wire, &why);
+	return rc < 0 ? rc : handlers[req->op](s, req);
+}
+
+bool lv_session_close(struct lv_session *s, uint32_t timeout_ms)
+{
+	bool clean = true;
+
+	if (!s->mem)
+		return true;
+	s->open = false;
+	lv_channel_close(s);
+	for (uint32_t q = 0; q < s->b->opts.num_queues; q++) {
+		if (lv_ring_stop(s, &s->rings[q], timeout_ms) < 0)
+			clean = false;
+		else
+			lv_ring_clear(&s->rings[q]);
+	}
+	if (!clean)
+		return false;
+	libvhost_mem_free(s->mem);
+	s->mem = NULL;
+	return true;
+}

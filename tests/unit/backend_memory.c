@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/* Memory tables of a front-end that means no good. */
+#include "frontend.h"
+
+static struct libvhost_region ram_at(const struct fake *p, uint64_t gpa, uint64_t size)
+{
+	return (struct libvhost_region){.gpa = gpa, .size = size, .user_addr = UADDR + gpa, .fd = p->ram};
+}
+
+static int ask_region(struct fake *p, uint32_t op, struct libvhost_region r)
+{
+	uint64_t wire[5] = {0, r.gpa, r.size, r.user_addr, r.mmap_offset};
+
+	return ask(p, op, wire, sizeof(wire), &r.fd, op == LIBVHOST_OP_ADD_MEM_REG);
+}
+
+/* The ring at the start of RAM works, so the table is the one of the handshake. */
+static void still_there(struct fake *p)
+{
+	memset(p->mem, 0, 0x4000);
+	CHECK_EQ(ring_up(p, 0), 0);
+	ring_offer(p);
+	CHECK(ring_used(p, 1));
+	CHECK_EQ(get_base(p, 0), 1);
+}
+
+TEST(backend_memory, bad_tables_leave_the_old_one)
+{
+	struct fake p = fake_new(NULL);
+	struct libvhost_region two[9] = {ram_at(&p, 0, 0x1000), ram_at(&p, 0x1000, 0x1000)};
+	struct libvhost_region wrong = ram_at(&p, 0, 0x2000);
+	struct lv_ledger before;
+
+	handshake(&p);
+	before = lv_ledger_take();
+	CHECK_EQ(ask_table(&p, two, 2, 0), -EINVAL); /* descriptors do not match */
+	CHECK_EQ(ask_table(&p, two, 2, 1), -EINVAL);
+	CHECK_EQ(ask_table(&p, two, 2, 3), -EINVAL);
+	CHECK_EQ(ask_table(&p, two, 9, 8), -EINVAL);
+	CHECK_EQ(ask_table(&p, two, 0xffffffff, 2), -EINVAL);
+	wrong.gpa = 0xfffffffffffff000;
+	CHECK(ask_table(&p, &wrong, 1, 1) < 0);
+	wrong = ram_at(&p, 0, 0x2000);
+	wrong.mmap_offset = 0xfffffffffffff000;
+	CHECK(ask_table(&p, &wrong, 1, 1) < 0);
+	wrong = ram_at(&p, 0, RAM_BYTES + 0x1000); /* the file is shorter */
+	CHECK(ask_table(&p, &wrong, 1, 1) < 0);
+	two[1] = two[0];
+	CHECK_EQ(ask_table(&p, two, 2, 2), -EEXIST);
+	two[1].gpa = 0xfff;
+	CHECK(ask_table(&p, two, 2, 2) < 0);
+	two[1] = ram_at(&p, 0x1000, 0x1000);
+	two[1].user_addr = UADDR; /* only there they overlap */
+	CHECK_EQ(ask_table(&p, two, 2, 2), -EEXIST);
+	CHECK_LEDGER(before);
+	still_there(&p);
+	fake_free(&p);
+}
+
+TEST(backend_memory, empty_table_is_a_table)
+{
+	struct fake p = fake_new(NULL);
+
+	handshake(&p);
+	CHECK_EQ(ask_table(&p, NULL, 0, 0), 0);
+	CHECK_EQ(ring_up(&p, 0), -EFAULT);
+	fake_free(&p);
+}
+
+TEST(backend_memory, only_files_are_memory)
+{
+	static const char *const paths[] = {"/tmp", "/dev/zero", "/dev/null"};
+	struct fake p = fake_new(NULL);
+	struct libvhost_region r = ram_at(&p, 0, 0x1000);
+	int pipefd[2];
+
+	handshake(&p);
+	for (size_t i = 0; i < sizeof(paths) / sizeof(*paths); i++) {
+		r.fd = open(paths[i], (i ? O_RDWR : O_RDONLY) | O_CLOEXEC);
+		CHECK(r.fd >= 0);
+		CHECK(ask_table(&p, &r, 1, 1) < 0);
+		close(r.fd);
+	}
+	r.fd = open("/proc/self/exe", O_PATH | O_CLOEXEC);
+	CHECK(ask_table(&p, &r, 1, 1) < 0);
+	close(r.fd);
+	CHECK_EQ(pipe2(pipefd, O_CLOEXEC), 0);
+	r.fd = pipefd[0];
+	CHECK(ask_table(&p, &r, 1, 1) < 0);
+	close(pipefd[0]);
+	close(pipefd[1]);
+	r.fd = p.kick;
+	CHECK(ask_table(&p, &r, 1, 1) < 0);
+	r.fd = p.sock;
+	CHECK(ask_table(&p, &r, 1, 1) < 0);
+	still_there(&p);
+	fake_free(&p);
+}
+
+TEST(backend_memory, seals_when_they_are_required)
+{
+	const struct libvhost_backend_opts o = {.flags = LIBVHOST_BACKEND_REQUIRE_SEALS};
+	struct fake p = fake_new(&o);
+	struct libvhost_region r = ram_at(&p, 0, RAM_BYTES);
+
+	CHECK_EQ(ask_u64(&p, LIBVHOST_OP_SET_PROTOCOL_FEATURES, PF(REPLY_ACK)), 0);
+	CHECK_EQ(ask_table(&p, &r, 1, 1), -EPERM);
+	r.fd = memfd(RAM_BYTES, F_SEAL_SHRINK);
+	CHECK_EQ(ask_table(&p, &r, 1, 1), 0);
+	close(r.fd);
+	fake_free(&p);
+}
+
+TEST(backend_memory, same_table_ten_thousand_times)
+{
+	struct fake p = fake_new(NULL);
+	struct libvhost_region r = ram_at(&p, 0, RAM_BYTES);
+	struct lv_ledger before;
+
+	handshake(&p);
+	before = lv_ledger_take();
+	for (int i = 0; i < 10000; i++)
+		CHECK_EQ(ask_table(&p, &r, 1, 1), 0);
+	CHECK_LEDGER(before);
+	CHECK(lv_ledger_take().maps <= before.maps + 2);
+	fake_free(&p);
+}
+
+TEST(backend_memory, regions_come_and_go_one_by_one)
+{
+	const struct libvhost_backend_opts o = {.max_regions = 8};
+	struct fake p = fake_new(&o);
+	struct libvhost_region r = ram_at(&p, 0x10000000, 0x1000), wrong;
+
+	handshake(&p);
+	CHECK_EQ(get_u64(&p, LIBVHOST_OP_GET_MAX_MEM_SLOTS), 8);
+	for (uint64_t i = 0; i < 7; i++) {
+		r = ram_at(&p, 0x10000000 + i * 0x1000, 0x1000); /* one file for all slots */
+		r.mmap_offset = 0x8000 + i * 0x1000;
+		CHECK_EQ(ask_region(&p, LIBVHOST_OP_ADD_MEM_REG, r), 0);
+	}
+	CHECK_EQ(ask_region(&p, LIBVHOST_OP_ADD_MEM_REG, ram_at(&p, 0x20000000, 0x1000)), -ENOSPC);
+	wrong = r;
+	wrong.size = 0x2000;
+	CHECK_EQ(ask_region(&p, LIBVHOST_OP_REM_MEM_REG, wrong), -ENOENT);
+	wrong = r;
+	wrong.user_addr++;
+	CHECK_EQ(ask_region(&p, LIBVHOST_OP_REM_MEM_REG, wrong), -ENOENT);
+	wrong = r;
+	wrong.gpa = 0x30000000;
+	CHECK_EQ(ask_region(&p, LIBVHOST_OP_REM_MEM_REG, wrong), -ENOENT);
+	CHECK_EQ(ask_region(&p, LIBVHOST_OP_REM_MEM_REG, r), 0);
+	CHECK_EQ(ask_region(&p, LIBVHOST_OP_REM_MEM_REG, r), -ENOENT);
+	CHECK_EQ(ask_region(&p, LIBVHOST_OP_ADD_MEM_REG, ram_at(&p, 0x10000000, 0x1000)), -EEXIST);
+	CHECK_EQ(ask_region(&p, LIBVHOST_OP_ADD_MEM_REG, ram_at(&p, 0x10000fff, 0x1000)) < 0, 1);
+	still_there(&p);
+	fake_free(&p);
+}
+
+TEST(backend_memory, changes_beside_a_running_ring)
+{
+	struct fake p = fake_new(NULL);
+	struct libvhost_region r = ram_at(&p, 0x10000000, 0x1000);
+
+	handshake(&p);
+	CHECK_EQ(ring_up(&p, 0), 0);
+	for (uint16_t i = 1; i <= 500; i++) {
+		CHECK_EQ(ask_region(&p, i % 2 ? LIBVHOST_OP_ADD_MEM_REG : LIBVHOST_OP_REM_MEM_REG, r), 0);
+		ring_offer(&p);
+		CHECK(ring_used(&p, i));
+	}
+	fake_free(&p);
+}
+
+TEST(backend_memory, ring_that_loses_its_memory_breaks_alone)
+{
+	struct fake p = fake_new(NULL);
+	struct libvhost_region r = ram_at(&p, 0x10000000, 0x10000), old = ram_at(&p, 0, RAM_BYTES);
+
+	handshake(&p);
+	CHECK_EQ(ring_up(&p, 0), 0);
+	CHECK_EQ(ask_table(&p, &r, 1, 1), 0);
+	CHECK_EQ(take_event(&p, LIBVHOST_EVENT_QUEUE_ERROR).queue, 0);
+	CHECK(signalled(p.err));
+	eventfd_write(p.kick, 1);
+	CHECK_EQ(ask_table(&p, &old, 1, 1), 0);
+	still_there(&p);
+	fake_free(&p);
+}
