@@ -10,6 +10,12 @@ static bool wraps(uint64_t start, uint64_t size)
 	return start > UINT64_MAX - size;
 }
 
+/* I/O virtual addresses have no end marker: a range may reach the last byte of the address space. */
+static bool beyond_last(uint64_t start, uint64_t size)
+{
+	return size && size - 1 > UINT64_MAX - start;
+}
+
 /* File ranges end up in mmap, whose offset is signed; this also keeps rounding to pages from wrapping. */
 static bool outside_file(uint64_t offset, uint64_t size)
 {
@@ -77,7 +83,7 @@ static const char *check_iotlb(const struct libvhost_req *req, bool from_backend
 		return "IOTLB permission outside 1..3";
 	if (!m->size && m->type != 1 && m->type != 4)
 		return "IOTLB range of size 0";
-	if (wraps(m->iova, m->size) || (m->type == 2 && wraps(m->uaddr, m->size)))
+	if (beyond_last(m->iova, m->size) || (m->type == 2 && wraps(m->uaddr, m->size)))
 		return "IOTLB range wraps";
 	return NULL;
 }
