@@ -101,7 +101,7 @@ struct libvhost_req_iotlb {
 struct libvhost_req_config {
 	uint32_t offset; /**< first byte */
 	uint32_t size;	 /**< number of bytes, 1..256 on vhost-user, 1..4096 on vDPA */
-	uint32_t flags;	 /**< SET_CONFIG: 0 guest write, 1 live migration */
+	uint32_t flags;	 /**< SET_CONFIG: 0 guest write, 1 live migration (2 from a vhost-user peer arrives as 1) */
 };
 
 /** Argument of GET_INFLIGHT_FD (queues and size only) and SET_INFLIGHT_FD. */

@@ -120,7 +120,8 @@ int lv_user_decode_reply(struct libvhost_req *req, const struct lv_user_msg *msg
  * LV_USER_SCRATCH, 8-aligned): data_in points there (memory tables as struct libvhost_region[], config bytes, crypto
  * session), and so does data_out with a zeroed room of exactly the size of the answer (GET_CONFIG, GET_SHMEM_CONFIG).
  * Descriptors are borrowed: req->fd or the regions' fd; the caller closes all of msg->fds in the end. A descriptor
- * beside "no descriptor" (SET_VRING_*) or on REM_MEM_REG is accepted and not passed on. Returns 0; with *why: -ENOSYS
+ * beside "no descriptor" (SET_VRING_*) or on REM_MEM_REG is accepted and not passed on. SET_CONFIG flags 2 (rust-vmm's
+ * number) become 1, live migration. Returns 0; with *why: -ENOSYS
  * unknown request; -EBADMSG content refused but framing intact (NAK): size or descriptors do not fit the message, value
  * out of range, sum wraps; -EPROTO framing not trustworthy (close): version, REPLY bit, size beyond
  * LV_USER_MAX_PAYLOAD. On failure only op and index mean anything (op NONE when unknown).

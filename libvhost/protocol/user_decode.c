@@ -154,6 +154,13 @@ static const char *get_iotlb(struct libvhost_req *req, const struct source *s)
 	return why;
 }
 
+/* vhost-user spec, "VHOST_USER_SET_CONFIG": 0 guest write, 1 live migration; front-ends built on rust-vmm say 2 for the
+ * latter. (They also say 1 for the former, which cannot be told from a migration.) */
+static uint32_t config_flags(uint32_t op, uint32_t flags)
+{
+	return op == LIBVHOST_OP_SET_CONFIG && flags == 2 ? 1 : flags;
+}
+
 static const char *get_config(struct libvhost_req *req, const struct source *s)
 {
 	struct lv_wire_config w;
@@ -163,7 +170,8 @@ static const char *get_config(struct libvhost_req *req, const struct source *s)
 	memcpy(&w, s->msg->payload, sizeof(w));
 	if (w.size > LV_WIRE_CONFIG || s->msg->hdr.size != sizeof(w) + w.size)
 		return bad_size;
-	req->arg.config = (struct libvhost_req_config){.offset = w.offset, .size = w.size, .flags = w.flags};
+	req->arg.config = (struct libvhost_req_config){
+		.offset = w.offset, .size = w.size, .flags = config_flags(req->op, w.flags)};
 	if (req->op == LIBVHOST_OP_GET_CONFIG) {
 		memset(s->scratch, 0, w.size);
 		req->data_out = (uintptr_t)s->scratch;

@@ -246,6 +246,30 @@ TEST(protocol_hostile, variants_in_the_field_are_accepted)
 	CHECK_EQ(req.out_fd, 7);
 }
 
+TEST(protocol_hostile, migration_by_another_number_is_migration)
+{
+	static const uint8_t two[13] = {[4] = 1, [8] = 2, [12] = 0xab}, three[13] = {[4] = 1, [8] = 3};
+	const struct lv_user_hdr set = {.request = 25, .flags = 1, .size = 13};
+	const struct lv_user_hdr get = {.request = 24, .flags = 1, .size = 13};
+	struct libvhost_req req;
+	const char *why = NULL;
+
+	CHECK_EQ(decode_bytes(&req, &set, two, 0, false, ALL_FEATURES, &why), 0);
+	CHECK_EQ(req.arg.config.flags, 1);
+	CHECK_EQ(*(const uint8_t *)(uintptr_t)req.data_in, 0xab);
+	CHECK_EQ(decode_bytes(&req, &set, three, 0, false, ALL_FEATURES, &why), -EBADMSG);
+	CHECK_EQ(decode_bytes(&req, &get, two, 0, false, ALL_FEATURES, &why), 0);
+	CHECK_EQ(req.arg.config.flags, 2); /* means nothing in a read and comes back as it was */
+}
+
+/* A whole address space is dropped in two halves, and the upper one ends at 2^64. */
+TEST(protocol_hostile, io_translations_reach_the_last_address)
+{
+	ACCEPTED("16000000 01000000 20000000 0000000000000080 0000000000000080 00*8 00 03 00*6", 0);
+	REFUSED("16000000 01000000 20000000 0100000000000080 0000000000000080 00*8 00 03 00*6", 0, -EBADMSG, "wraps");
+	ACCEPTED("<01000000 01000000 20000000 00f0ffffffffffff 0010000000000000 00*8 01 01 00*6", 0);
+}
+
 /* Each golden message with every length, every byte replaced, and neighbours' requests: any verdict, no crash. */
 TEST(protocol_hostile, mutated_messages_do_no_harm)
 {
