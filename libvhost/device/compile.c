@@ -20,17 +20,23 @@ void lv_add_u64(struct lv_compile *c, uint32_t op, uint64_t value)
 	lv_add(c, op)->arg.u64 = value;
 }
 
-bool lv_result(const struct lv_program *prog, uint32_t op, uint64_t *value)
+const struct libvhost_req *lv_done(const struct lv_program *prog, uint32_t op)
 {
 	uint32_t i;
 
-	for (i = prog->count; i-- > 0;) {
-		if (prog->reqs[i].op != op || prog->reqs[i].state != LIBVHOST_REQ_DONE)
-			continue;
-		*value = prog->reqs[i].result[0];
-		return true;
-	}
-	return false;
+	for (i = prog->count; i-- > 0;)
+		if (prog->reqs[i].op == op && prog->reqs[i].state == LIBVHOST_REQ_DONE)
+			return &prog->reqs[i];
+	return NULL;
+}
+
+bool lv_result(const struct lv_program *prog, uint32_t op, uint64_t *value)
+{
+	const struct libvhost_req *req = lv_done(prog, op);
+
+	if (req)
+		*value = req->result[0];
+	return req;
 }
 
 void lv_barrier(struct lv_compile *c, uint32_t at)

@@ -25,7 +25,9 @@ int lv_plan_vdpa(struct lv_compile *c);
 void lv_next_program(struct lv_compile *c, uint32_t step);
 struct libvhost_req *lv_add(struct lv_compile *c, uint32_t op);
 void lv_add_u64(struct lv_compile *c, uint32_t op, uint64_t value);
-/* Value of the last confirmed request op in the executed program; false = there is none, *value untouched. */
+/* The last confirmed request op of the executed program; NULL = there is none. */
+const struct libvhost_req *lv_done(const struct lv_program *prog, uint32_t op);
+/* What it read; false = there is none, *value untouched. */
 bool lv_result(const struct lv_program *prog, uint32_t op, uint64_t *value);
 
 /* Requests from number at on are sent only when those before are confirmed. */

@@ -9,21 +9,14 @@ enum { VIRTIO_NET = 1, VIRTIO_BLOCK = 2 };
 
 bool lv_read_features(const struct lv_program *prog, uint64_t words[LIBVHOST_FEATURE_WORDS])
 {
-	uint64_t low;
-	uint32_t i;
+	const struct libvhost_req *wide = lv_done(prog, LIBVHOST_OP_GET_FEATURES_ARRAY);
+	const struct libvhost_req *req = wide ? wide : lv_done(prog, LIBVHOST_OP_GET_FEATURES);
 
-	for (i = 0; i < prog->count; i++) {
-		const struct libvhost_req *req = &prog->reqs[i];
-
-		if (req->op != LIBVHOST_OP_GET_FEATURES_ARRAY || req->state != LIBVHOST_REQ_DONE || !req->data_out)
-			continue;
-		memcpy(words, (const void *)(uintptr_t)req->data_out, LIBVHOST_FEATURE_WORDS * sizeof(*words));
-		return true;
-	}
-	if (!lv_result(prog, LIBVHOST_OP_GET_FEATURES, &low))
+	if (!req)
 		return false;
 	memset(words, 0, LIBVHOST_FEATURE_WORDS * sizeof(*words));
-	words[0] = low;
+	words[0] = req->result[0];
+	words[1] = wide ? req->result[1] : 0;
 	return true;
 }
 

@@ -11,20 +11,10 @@
 
 static void add_offers(struct lv_compile *c)
 {
-	struct libvhost_req *req;
-	void *words;
-
 	lv_add(c, LIBVHOST_OP_SET_OWNER);
 	lv_add(c, LIBVHOST_OP_GET_FEATURES);
-	if (lv_carried(c->env, LIBVHOST_OP_GET_FEATURES_ARRAY)) {
-		words = lv_program_alloc(c->prog, LIBVHOST_FEATURE_WORDS * sizeof(uint64_t));
-		req = lv_add(c, LIBVHOST_OP_GET_FEATURES_ARRAY);
-		req->flags |= LIBVHOST_REQ_OPTIONAL; /* newer kernels, network only */
-		req->arg.table.count = LIBVHOST_FEATURE_WORDS;
-		req->arg.table.stride = sizeof(uint64_t);
-		req->data_out = (uint64_t)(uintptr_t)words;
-		req->data_out_cap = LIBVHOST_FEATURE_WORDS * sizeof(uint64_t);
-	}
+	if (lv_carried(c->env, LIBVHOST_OP_GET_FEATURES_ARRAY)) /* newer kernels, network only */
+		lv_add(c, LIBVHOST_OP_GET_FEATURES_ARRAY)->flags |= LIBVHOST_REQ_OPTIONAL;
 	lv_add(c, LIBVHOST_OP_GET_BACKEND_FEATURES)->flags |= LIBVHOST_REQ_OPTIONAL;
 }
 

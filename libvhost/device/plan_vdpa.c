@@ -26,19 +26,9 @@ static void add_offers(struct lv_compile *c)
 	lv_add(c, LIBVHOST_OP_VDPA_GET_IOVA_RANGE)->flags |= LIBVHOST_REQ_OPTIONAL;
 }
 
-static const struct libvhost_req *iova_range(const struct lv_program *prog)
-{
-	uint32_t i;
-
-	for (i = 0; i < prog->count; i++)
-		if (prog->reqs[i].op == LIBVHOST_OP_VDPA_GET_IOVA_RANGE && prog->reqs[i].state == LIBVHOST_REQ_DONE)
-			return &prog->reqs[i];
-	return NULL;
-}
-
 static int take_offers(struct lv_compile *c)
 {
-	const struct libvhost_req *range = iova_range(c->prog);
+	const struct libvhost_req *range = lv_done(c->prog, LIBVHOST_OP_VDPA_GET_IOVA_RANGE);
 	struct lv_record *rec = c->env->rec;
 
 	lv_read_features(c->prog, rec->offered);

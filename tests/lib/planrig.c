@@ -117,7 +117,7 @@ static void answer(struct planrig *rig, struct libvhost_req *req)
 		req->result[0] = rig->features[0];
 		break;
 	case LIBVHOST_OP_GET_FEATURES_ARRAY:
-		memcpy((void *)(uintptr_t)req->data_out, rig->features, sizeof(rig->features));
+		memcpy(req->result, rig->features, sizeof(req->result)); /* as <vhost/req.h> says */
 		break;
 	case LIBVHOST_OP_GET_PROTOCOL_FEATURES:
 		req->result[0] = rig->protocol;
