@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
 /*
  * vhost-vDPA plans. The device has the virtio status machine, its memory is an IOTLB filled by us (IOVA =
- * guest-physical address), and status 0 forgets both, unless the kernel keeps the IOTLB (IOTLB_PERSIST).
+ * guest-physical address). Status 0 may empty the IOTLB of the device, unless the kernel promises IOTLB_PERSIST.
  */
 #include "device/compile.h"
 
@@ -95,13 +95,32 @@ static int check_map(struct lv_compile *c, const struct lv_map *map)
 	return 0;
 }
 
-static int add_memory(struct lv_compile *c, const struct lv_snapshot *peer)
+/*
+ * After status 0 without IOTLB_PERSIST the device may have lost its mappings, while the kernel's own list, which is
+ * kept until the descriptor is closed, still has them and refuses to map a range twice (EEXIST): all go out and in
+ * again.
+ */
+static void all_changes(const struct lv_compile *c, const struct lv_snapshot *peer, struct lv_mem_diff *diff)
+{
+	uint32_t i;
+
+	lv_map_changes(c, NULL, diff);
+	diff->removed = peer ? peer->count : 0;
+	for (i = 0; i < diff->removed; i++)
+		diff->removed_at[i] = (uint16_t)i;
+}
+
+/* kept: the peer still has its map; otherwise it was reset since. */
+static int add_memory(struct lv_compile *c, const struct lv_snapshot *peer, bool kept)
 {
 	struct lv_mem_diff diff;
 	uint32_t i;
 	int ret = 0;
 
-	lv_map_changes(c, peer, &diff);
+	if (kept)
+		lv_map_changes(c, peer, &diff);
+	else
+		all_changes(c, peer, &diff);
 	if (!diff.removed && !diff.added)
 		return 0;
 	if (has(c, LV_BF_IOTLB_BATCH))
@@ -131,7 +150,7 @@ static int add_setup(struct lv_compile *c, const struct lv_snapshot *peer)
 	lv_add_u64(c, LIBVHOST_OP_SET_FEATURES, words[0]);
 	lv_add_u64(c, LIBVHOST_OP_SET_STATUS, LV_STATUS_AGREED);
 	lv_add(c, LIBVHOST_OP_GET_STATUS);
-	ret = add_memory(c, has(c, LV_BF_IOTLB_PERSIST) ? peer : NULL);
+	ret = add_memory(c, peer, has(c, LV_BF_IOTLB_PERSIST));
 	return ret ? ret : lv_add_rings(c);
 }
 
@@ -231,7 +250,7 @@ static int memory_plan(struct lv_compile *c)
 	lv_next_program(c, 1);
 	ret = lv_check_rings_stay(c);
 	if (!ret)
-		ret = add_memory(c, c->env->peer_mem);
+		ret = add_memory(c, c->env->peer_mem, true);
 	return ret ? ret : c->prog->count > 0;
 }
 

@@ -233,6 +233,27 @@ TEST(plan_pitfalls, p14_vdpa_bases_need_suspend)
 	planrig_free(rig);
 }
 
+/* Without IOTLB_PERSIST the device may have lost its mappings at the reset, but the kernel refuses to map twice. */
+TEST(plan_pitfalls, p14_vdpa_restart_unmaps_before_it_maps)
+{
+	struct planrig *rig = vdpa(LV_BIT(LV_BF_SUSPEND)),
+		       *keeps = vdpa(LV_BIT(LV_BF_SUSPEND) | LV_BIT(LV_BF_IOTLB_PERSIST));
+	struct planrig *both[] = {rig, keeps};
+
+	for (int i = 0; i < 2; i++) {
+		CHECK_EQ(planrig_run(both[i], LV_PLAN_START), 0);
+		CHECK(!says(both[i], "IOTLB_MSG invalidate"));
+		planrig_sent(both[i]);
+		CHECK_EQ(planrig_run(both[i], LV_PLAN_STOP), 0);
+		both[i]->text[0] = 0;
+		CHECK_EQ(planrig_run(both[i], LV_PLAN_START), 0);
+	}
+	CHECK(in_order(rig, "IOTLB_MSG invalidate iova 0 size 0x10000000", "IOTLB_MSG update iova 0 size 0x10000000"));
+	CHECK(!says(keeps, "IOTLB_MSG"));
+	planrig_free(keeps);
+	planrig_free(rig);
+}
+
 TEST(plan_pitfalls, p15_vdpa_ring_addresses_are_iovas_within_the_range)
 {
 	struct planrig *rig = vdpa(0);
