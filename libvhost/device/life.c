@@ -30,7 +30,15 @@ void lv_dev_ack_policy(struct libvhost_dev *dev)
 		(void)libvhost_transport_set_ack_policy(dev->parts[i].t, policy);
 }
 
-/* What even a failed operation found out: where queues stopped, and which may run. */
+static bool told_anything(const struct libvhost_dev *dev)
+{
+	for (uint32_t i = 0; i < dev->num_parts; i++)
+		if (dev->parts[i].sent.any)
+			return true;
+	return false;
+}
+
+/* What even a failed operation found out: where queues stopped, which may run, the status last written. */
 static void absorb_queues(struct libvhost_dev *dev)
 {
 	const struct lv_record *work = dev->op.work;
@@ -43,6 +51,8 @@ static void absorb_queues(struct libvhost_dev *dev)
 		to->flags = (to->flags & ~known) | (work->queue[q].flags & known);
 		to->base = work->queue[q].base;
 	}
+	if (told_anything(dev))
+		dev->rec->status = work->status;
 	pthread_mutex_unlock(&dev->lock);
 }
 
@@ -50,14 +60,6 @@ static bool ended_badly(struct libvhost_dev *dev)
 {
 	for (uint32_t i = 0; i < dev->num_parts; i++)
 		if (lv_part_gone(&dev->parts[i]))
-			return true;
-	return false;
-}
-
-static bool told_anything(const struct libvhost_dev *dev)
-{
-	for (uint32_t i = 0; i < dev->num_parts; i++)
-		if (dev->parts[i].sent.any)
 			return true;
 	return false;
 }

@@ -167,6 +167,7 @@ static int add_setup(struct lv_compile *c, const struct lv_snapshot *peer)
 	if (status) {
 		lv_add_u64(c, LIBVHOST_OP_SET_STATUS, LV_STATUS_AGREED);
 		lv_add(c, LIBVHOST_OP_GET_STATUS);
+		c->env->rec->status = LV_STATUS_AGREED; /* also if the start fails: undoing it takes this back */
 	}
 	ret = add_memory(c, peer);
 	return ret ? ret : lv_add_rings(c);
@@ -289,6 +290,7 @@ static int resume_first(struct lv_compile *c)
 	struct lv_record *rec = c->env->rec;
 	int ret;
 
+	rec->status = 0;
 	lv_next_program(c, 1);
 	lv_add(c, LIBVHOST_OP_GET_FEATURES);
 	if (rec->offered[0] & LV_BIT(LV_F_PROTOCOL))
@@ -323,7 +325,6 @@ static int resume_plan(struct lv_compile *c)
 		if (ret)
 			return ret;
 		lv_take_config(c);
-		rec->status = 0;
 		return rec->flags & LV_RF_RUNNING ? go(c, 2) : 0;
 	default:
 		return running(c);

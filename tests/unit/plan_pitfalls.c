@@ -355,6 +355,11 @@ TEST(plan_peers, features_that_do_not_stick)
 	CHECK_EQ(planrig_run(rig, LV_PLAN_START), -ENOTSUP);
 	expect(rig, LIBVHOST_EK_REFUSED, "FEATURES_OK");
 	CHECK(!says(rig, "KICK"));
+	/* a status bit is only ever taken back by 0 */
+	rig->text[0] = 0;
+	CHECK_EQ(planrig_run(rig, LV_PLAN_STOP), 0);
+	CHECK(says(rig, "SET_STATUS 0\n"));
+	CHECK_EQ(rig->rec->status, 0);
 	planrig_free(rig);
 }
 
