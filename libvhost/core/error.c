@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/opts.h"
+
 #define LV_EK(number, name, text) _Static_assert(LIBVHOST_EK_##name == (number), "error kind renumbered: " text);
 #include "core/error-kinds.def"
 #undef LV_EK
@@ -128,14 +130,10 @@ int lv_fail_copy(struct lv_errslot *to, struct lv_errslot *from)
 
 int lv_errslot_read(struct lv_errslot *slot, struct libvhost_error *out)
 {
-	uint32_t size;
+	struct libvhost_error copy;
 
-	if (!out || out->size < sizeof(uint64_t))
-		return -EINVAL;
-	size = out->size < sizeof(*out) ? out->size : (uint32_t)sizeof(*out);
 	pthread_mutex_lock(&slot->lock);
-	memcpy(out, &slot->last, size);
+	copy = slot->last;
 	pthread_mutex_unlock(&slot->lock);
-	out->size = size;
-	return 0;
+	return LV_OUT_WRITE(out, &copy);
 }

@@ -2,6 +2,7 @@
 /* The operation table and everything that looks something up in it. */
 #include <errno.h>
 #include <string.h>
+#include "core/opts.h"
 #include "protocol/codec.h"
 #include "protocol/uapi.h"
 
@@ -102,26 +103,26 @@ int lv_user_gate(const struct lv_op *row, const struct lv_user_session *session,
 int libvhost_op_info(uint32_t op, struct libvhost_op_info *info)
 {
 	const struct lv_op *row = lv_op(op);
+	struct libvhost_op_info o;
 
 	if (!info || info->size < sizeof(*info))
 		return -EINVAL;
 	if (!row)
 		return -ENOENT;
-	*info = (struct libvhost_op_info){.size = info->size,
-					  .op = row->op,
-					  .user_request = row->user ? (int32_t)row->user : -1,
-					  .protocol_bit = row->gate >= 0 ? row->gate : -1,
-					  .ioctl_nr = row->ioctl_nr,
-					  .payload = row->payload,
-					  .reply = row->reply,
-					  .max_fds = row->max_fds,
-					  .name = row->name,
-					  .text = row->text};
+	o = (struct libvhost_op_info){.op = row->op,
+				      .user_request = row->user ? (int32_t)row->user : -1,
+				      .protocol_bit = row->gate >= 0 ? row->gate : -1,
+				      .ioctl_nr = row->ioctl_nr,
+				      .payload = row->payload,
+				      .reply = row->reply,
+				      .max_fds = row->max_fds,
+				      .name = row->name,
+				      .text = row->text};
 	if (row->inbound != LV_INBOUND_NONE)
-		info->flags |= LIBVHOST_OP_FROM_BACKEND;
+		o.flags |= LIBVHOST_OP_FROM_BACKEND;
 	if (row->reply_fds)
-		info->flags |= LIBVHOST_OP_REPLY_FD;
-	return 0;
+		o.flags |= LIBVHOST_OP_REPLY_FD;
+	return LV_OUT_WRITE(info, &o);
 }
 
 const char *libvhost_op_name(uint32_t op)

@@ -66,6 +66,28 @@ TEST(core, error_text_is_bounded_and_copied)
 	lv_errslot_destroy(&slot);
 }
 
+/* A caller compiled against another version of the struct. */
+TEST(core, errors_fit_older_and_newer_callers)
+{
+	struct {
+		struct libvhost_error known;
+		uint64_t future;
+	} newer = {.known = {.size = sizeof(newer)}, .future = 7};
+	struct libvhost_error e = {.size = sizeof(e) - 1};
+	struct lv_errslot slot;
+
+	lv_errslot_init(&slot);
+	lv_fail(&slot, -EIO, LIBVHOST_EK_REFUSED, "no");
+	CHECK_EQ(lv_errslot_read(&slot, NULL), -EINVAL);
+	CHECK_EQ(lv_errslot_read(&slot, &e), -EINVAL); /* its text could not be terminated */
+	CHECK_EQ(e.code, 0);
+	CHECK_EQ(lv_errslot_read(&slot, &newer.known), 0);
+	CHECK_EQ(newer.known.code, -EIO);
+	CHECK_EQ(newer.known.size, sizeof(newer));
+	CHECK_EQ(newer.future, 0);
+	lv_errslot_destroy(&slot);
+}
+
 TEST(core, recorder_keeps_the_newest_64)
 {
 	struct libvhost_history h[64];

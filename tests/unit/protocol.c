@@ -34,6 +34,10 @@ TEST(protocol, every_operation_is_found_by_its_name_and_number)
 TEST(protocol, op_info_tells_what_a_caller_needs)
 {
 	struct libvhost_op_info info = {.size = sizeof(info)}, small = {.size = sizeof(info) - 1};
+	struct {
+		struct libvhost_op_info known;
+		uint64_t future;
+	} newer = {.known = {.size = sizeof(newer)}, .future = 7};
 
 	CHECK_EQ(libvhost_op_info(LIBVHOST_OP_SET_MEM_TABLE, NULL), -EINVAL);
 	CHECK_EQ(libvhost_op_info(LIBVHOST_OP_SET_MEM_TABLE, &small), -EINVAL);
@@ -52,6 +56,9 @@ TEST(protocol, op_info_tells_what_a_caller_needs)
 	CHECK_EQ(libvhost_op_info(LIBVHOST_OP_VDPA_SUSPEND, &info), 0);
 	CHECK_EQ(info.user_request, -1);
 	CHECK_EQ(info.ioctl_nr, 0xaf7d);
+	CHECK_EQ(libvhost_op_info(LIBVHOST_OP_SET_OWNER, &newer.known), 0);
+	CHECK_EQ(newer.known.size, sizeof(newer));
+	CHECK_EQ(newer.future, 0);
 }
 
 TEST(protocol, wire_numbers_have_two_spaces)
