@@ -34,12 +34,14 @@ static int count_regions(const struct lv_snapshot *now, uint32_t *merged)
 	return 0;
 }
 
+/* As the plans see it: only a vhost-user table is merged, slots and the kernel get the regions as they are. */
 static int fits(struct libvhost_dev *dev, const struct lv_snapshot *now)
 {
-	const bool slots = dev->rec->protocol_acked & 1ull << LIBVHOST_PROTOCOL_F_CONFIGURE_MEM_SLOTS;
+	const bool merges = dev->parts[0].caps.dialect == LIBVHOST_DIALECT_USER &&
+			    !(dev->rec->protocol_acked & 1ull << LIBVHOST_PROTOCOL_F_CONFIGURE_MEM_SLOTS);
 	uint32_t count = now->count;
 
-	if (!slots && count > dev->rec->max_regions) {
+	if (merges && count > dev->rec->max_regions) {
 		int r = count_regions(now, &count);
 
 		if (r)

@@ -44,6 +44,16 @@ static uint32_t queues_untold(const struct lv_plan_env *env)
 	}
 }
 
+/* SET_MEM_TABLE of vhost-user has 8 entries whatever a transport of the caller says; the kernel's has what it says. */
+static uint32_t table_regions(const struct libvhost_transport_caps *caps)
+{
+	const uint32_t max = caps->max_regions;
+
+	if (caps->dialect != LIBVHOST_DIALECT_USER)
+		return max;
+	return max && max < 8 ? max : 8;
+}
+
 int lv_take_limits(struct lv_compile *c)
 {
 	const struct lv_plan_env *env = c->env;
@@ -53,7 +63,7 @@ int lv_take_limits(struct lv_compile *c)
 
 	rec->max_queues =
 		lv_result(c->prog, LIBVHOST_OP_GET_QUEUE_NUM, &value) ? queue_count(env, value) : queues_untold(env);
-	rec->max_regions = env->caps->max_regions;
+	rec->max_regions = table_regions(env->caps);
 	if (lv_result(c->prog, LIBVHOST_OP_GET_MAX_MEM_SLOTS, &value))
 		rec->max_regions = value > LIBVHOST_MAX_REGIONS ? LIBVHOST_MAX_REGIONS : (uint32_t)value;
 	if (rec->max_queues >= env->wanted_queues)

@@ -96,7 +96,7 @@ static int needs_fd(struct lv_compile *c, const struct lv_map *map)
 static int add_whole_table(struct lv_compile *c)
 {
 	const struct lv_snapshot *mem = c->env->mem;
-	uint32_t i, count, limit = c->env->caps->max_regions;
+	uint32_t i, count;
 	struct lv_map *maps;
 	int ret;
 
@@ -104,7 +104,7 @@ static int add_whole_table(struct lv_compile *c)
 	if (!maps)
 		return 0; /* nomem is set */
 	count = lv_mem_merge(mem, maps, mem->count);
-	ret = lv_check_slots(c, count, limit && limit < 8 ? limit : 8);
+	ret = lv_check_slots(c, count, c->env->rec->max_regions);
 	for (i = 0; i < count && !ret; i++)
 		ret = needs_fd(c, &maps[i]);
 	if (!ret)

@@ -21,6 +21,7 @@ void fake_init(struct fake *f)
 	f->protocol = PF(MQ) | PF(REPLY_ACK) | PF(CONFIG) | PF(CONFIGURE_MEM_SLOTS) | PF(RESET_DEVICE);
 	f->queues = LIBVHOST_MAX_QUEUES;
 	f->slots = 32;
+	f->max_regions = 8;
 	f->refuse_at = f->die_at = FAKE_NEVER;
 	f->fd = -1;
 }
@@ -77,7 +78,7 @@ static int fake_query(void *self, struct libvhost_transport_caps *caps)
 	caps->dialect = f->dialect;
 	caps->addr_kind = LIBVHOST_ADDR_COOKIE;
 	caps->flags = LIBVHOST_TRANSPORT_NEEDS_FD | LIBVHOST_TRANSPORT_CAN_REOPEN | LIBVHOST_TRANSPORT_BASE_STOPS;
-	caps->max_regions = 8;
+	caps->max_regions = f->max_regions;
 	caps->max_queues = f->max_queues;
 	memset(caps->ops, 0xff, sizeof(caps->ops));
 	snprintf(caps->peer, sizeof(caps->peer), "fake:peer");

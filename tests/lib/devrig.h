@@ -17,7 +17,7 @@
 struct fake {
 	/* behaviour */
 	uint64_t features, protocol;
-	uint32_t queues, slots, max_queues, dialect;
+	uint32_t queues, slots, max_queues, max_regions, dialect;
 	bool slow, away, dies;	    /* waits; not there; hangs up whatever is sent */
 	uint32_t refuse_at, die_at; /* ordinal of the request since fake_arm() */
 	_Atomic uint32_t stall_op;  /* no answer from this operation on, until it is 0 */

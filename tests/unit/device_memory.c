@@ -102,6 +102,47 @@ TEST(device_memory, too_many_regions_are_refused_before_anything_changes)
 	devrig_close(&r);
 }
 
+/* Neighbours become one region where the peer maps files, not in the kernel; a table of vhost-user has 8 entries. */
+TEST(device_memory, what_a_table_cannot_hold_is_refused_before_anything_changes)
+{
+	static const struct {
+		uint32_t dialect, max_regions, apart;
+	} cases[] = {{LIBVHOST_DIALECT_KERNEL, 8, 0}, {LIBVHOST_DIALECT_USER, 64, 0x10000}};
+	const int fd = memfd(0x10000 * 32, 0);
+
+	for (int n = 0; n < 2; n++) {
+		uint32_t added = 0;
+		struct devrig r;
+		int rc = 0;
+
+		devrig_init(&r);
+		r.f.dialect = cases[n].dialect;
+		r.f.max_regions = cases[n].max_regions;
+		r.f.protocol = 0;
+		CHECK_EQ(devrig_open(&r), 0);
+		devrig_queues(&r, 2);
+		CHECK_EQ(libvhost_dev_start(r.dev, NULL), 0);
+		for (; added < 9 && !rc; added++) {
+			uint64_t at = added * (0x10000 + (uint64_t)cases[n].apart);
+
+			CHECK_EQ(libvhost_mem_begin(r.g.mem), 0);
+			CHECK_EQ(libvhost_mem_add(r.g.mem, &(struct libvhost_region){.gpa = HIGH + at,
+										     .size = 0x10000,
+										     .mmap_offset = added * 0x10000,
+										     .fd = fd,
+										     .flags = LIBVHOST_REGION_HAS_FD}),
+				 0);
+			rc = libvhost_mem_commit(r.g.mem, 0, NULL);
+		}
+		CHECK_EQ(rc, -ENOSPC);
+		CHECK_EQ(added, 8);
+		CHECK_EQ(libvhost_mem_abort(r.g.mem), 0);
+		CHECK_EQ(devrig_state(&r), LIBVHOST_DEV_RUNNING);
+		devrig_close(&r);
+	}
+	close(fd);
+}
+
 TEST(device_memory, a_commit_finds_a_device_busy)
 {
 	const struct libvhost_call_opts async = {.size = sizeof(async), .flags = LIBVHOST_CALL_ASYNC};
