@@ -5,7 +5,8 @@
  *
  * The caller states the map it wants inside a transaction; commit validates it against every attached device, sends the
  * difference to all in parallel under one deadline and returns when old regions may be unmapped. A peer cannot veto the
- * map: one that cannot follow becomes LOST. Calls lock; translation takes no lock and may run on any thread.
+ * map: one that does not follow becomes LOST, one that dies DISCONNECTED. Calls lock; translation takes no lock and may
+ * run on any thread.
  */
 #ifndef LIBVHOST_MEM_H
 #define LIBVHOST_MEM_H
@@ -59,12 +60,14 @@ LIBVHOST_API int libvhost_mem_remove(struct libvhost_mem *mem, uint64_t gpa, uin
 LIBVHOST_API int libvhost_mem_abort(struct libvhost_mem *mem);
 
 /**
- * Makes the transaction's map current and tells all running devices, in parallel, under one deadline. Devices that
- * could not follow are LOST and get an event; their number is stored in @p lost (may be NULL). When it returns, removed
- * regions are no longer used by any device that is not LOST.
+ * Makes the transaction's map current and tells all running devices, in parallel, under one deadline. A device that
+ * refused, did not confirm in time, or whose rings lie in a region that is moved or removed is LOST; one whose peer
+ * went away is DISCONNECTED, or RECONNECTING. Both get the event; their number is stored in @p lost (may be NULL). When
+ * it returns, removed regions are no longer used by any device that is not LOST: end such a device (stop, reset,
+ * cleanup) before the memory is used for something else.
  * @return 0, also when devices were lost; -EINVAL (no transaction, timeout above 3600000); -ENOSPC (a device's table is
  * too small: nothing was changed, the transaction stays open); -ENOTSUP (a device needs descriptors: likewise); -EBUSY
- * (a device runs another operation, or a commit runs: likewise); -ENOMEM. Since 0.1.
+ * (a device runs another operation, or a commit runs: likewise); -ENOMEM (likewise). Since 0.1.
  */
 LIBVHOST_API int libvhost_mem_commit(struct libvhost_mem *mem, uint32_t timeout_ms, uint32_t *lost);
 

@@ -127,13 +127,16 @@ static int refusal(struct libvhost_mem *mem, const struct lv_commit *c, uint32_t
 
 	if (rc == -ENOSPC) {
 		kind = LIBVHOST_EK_NO_SLOT;
-		why = "its table is too small";
+		why = "its table is too small: use fewer, larger regions";
 	} else if (rc == -ENOTSUP) {
 		kind = LIBVHOST_EK_UNSUPPORTED;
 		why = "it needs a descriptor for each region";
 	} else if (rc == -EBUSY) {
 		kind = LIBVHOST_EK_BUSY;
-		why = "it runs another operation";
+		why = "it runs another operation: commit again when that has ended";
+	} else if (rc == -ENOMEM) {
+		kind = LIBVHOST_EK_NOMEM;
+		why = "no memory to compare it with the device's limits";
 	}
 	return lv_fail(
 		&mem->err, rc, kind,

@@ -81,6 +81,24 @@ TEST(device_memory, refusals_and_deaths_during_a_commit)
 	}
 }
 
+TEST(device_memory, a_device_whose_rings_are_removed_is_lost)
+{
+	uint32_t lost = 0;
+	struct devrig r;
+
+	devrig_ready(&r);
+	CHECK_EQ(libvhost_dev_start(r.dev, NULL), 0);
+	fake_arm(&r.f);
+	CHECK_EQ(libvhost_mem_begin(r.g.mem), 0);
+	CHECK_EQ(libvhost_mem_remove(r.g.mem, 0, DEVRIG_RAM), 0);
+	CHECK_EQ(libvhost_mem_commit(r.g.mem, 0, &lost), 0);
+	CHECK_EQ(lost, 1);
+	CHECK_EQ(r.f.nseen, 0); /* nothing was said that the peer would have to refuse */
+	CHECK_EQ(devrig_state(&r), LIBVHOST_DEV_LOST);
+	CHECK_HAS(devrig_error(&r).text, "stop the device first");
+	devrig_close(&r);
+}
+
 TEST(device_memory, too_many_regions_are_refused_before_anything_changes)
 {
 	struct devrig r;

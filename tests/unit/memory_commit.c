@@ -141,8 +141,10 @@ TEST(memory, refusal_leaves_the_transaction_open)
 {
 	static const struct {
 		int code, kind;
-	} refusals[] = {
-		{-ENOSPC, LIBVHOST_EK_NO_SLOT}, {-ENOTSUP, LIBVHOST_EK_UNSUPPORTED}, {-EBUSY, LIBVHOST_EK_BUSY}};
+	} refusals[] = {{-ENOSPC, LIBVHOST_EK_NO_SLOT},
+			{-ENOTSUP, LIBVHOST_EK_UNSUPPORTED},
+			{-EBUSY, LIBVHOST_EK_BUSY},
+			{-ENOMEM, LIBVHOST_EK_NOMEM}};
 	struct guest g = guest_new(0);
 	struct fake a = {.at_begin = 1, .fd = -1}, b = a, c = a;
 	uint32_t lost = 99;
@@ -152,7 +154,7 @@ TEST(memory, refusal_leaves_the_transaction_open)
 	attach(&g, &c);
 	CHECK_EQ(libvhost_mem_begin(g.mem), 0);
 	CHECK_EQ(libvhost_mem_alloc(g.mem, 0x10000, PAGE), 0);
-	for (int i = 0; i < 3; i++) {
+	for (int i = 0; i < 4; i++) {
 		b.refuse = refusals[i].code;
 		CHECK_EQ(libvhost_mem_commit(g.mem, 0, &lost), refusals[i].code);
 		CHECK_EQ(last_error(&g).kind, refusals[i].kind);
