@@ -82,8 +82,8 @@ LIBVHOST_API int libvhost_backend_dispatch(struct libvhost_backend *backend, uin
 /** Takes one event. @return 1, 0; -EINVAL. Since 0.1. */
 LIBVHOST_API int libvhost_backend_next_event(struct libvhost_backend *backend, struct libvhost_event *event);
 
-/** Replaces configuration space and tells the front-end. @return 0; -EINVAL; -ENOTCONN is not an error: stored for the
- * next front-end. Since 0.1. */
+/** Replaces configuration space and tells the front-end. Without one it is kept for the
+ * next front-end. @return 0; -EINVAL. Since 0.1. */
 LIBVHOST_API int libvhost_backend_set_config(struct libvhost_backend *backend, const void *config, uint32_t len);
 
 /**

@@ -48,7 +48,7 @@ struct libvhost_worker;
 /** The device side of a connection. */
 struct libvhost_backend;
 
-/** End of a feature-bit list (the seed's VHOST_INVALID_FEATURE_BIT). */
+/** End of a feature-bit list (what QEMU calls VHOST_INVALID_FEATURE_BIT). */
 #define LIBVHOST_INVALID_FEATURE_BIT 0xff
 
 /** Number of 64-bit words in a feature set: 256 feature bits. Transports that carry 64 refuse the upper words. */

@@ -69,14 +69,11 @@ struct libvhost_dev_opts {
 	uint32_t reserved;		      /**< 0 */
 };
 
-#define LIBVHOST_DEV_ASYNC	       0x1u /**< init returns -EINPROGRESS with *ret set; dispatch finishes it */
-#define LIBVHOST_DEV_AUTO_RECONNECT    0x2u /**< reconnect from dispatch when the peer goes away */
-#define LIBVHOST_DEV_USE_GPA_ADDRESSES 0x4u /**< acknowledge protocol bit 21 (some peers use it for something else) */
-#define LIBVHOST_DEV_USE_SHMEM	       0x8u /**< acknowledge protocol bit 22; needs on_request */
-#define LIBVHOST_DEV_ONLY_CONFIGURED_QUEUES                                                                            \
-	0x10u			/**< do not announce queues without addresses (default announces none of them either   \
-				     but some peers count) */
-#define LIBVHOST_DEV_WAIT 0x20u /**< wait for a socket that does not exist yet */
+#define LIBVHOST_DEV_ASYNC	       0x1u  /**< init returns -EINPROGRESS with *ret set; dispatch finishes it */
+#define LIBVHOST_DEV_AUTO_RECONNECT    0x2u  /**< reconnect from dispatch when the peer goes away */
+#define LIBVHOST_DEV_USE_GPA_ADDRESSES 0x4u  /**< acknowledge protocol bit 21 (some peers use it for something else) */
+#define LIBVHOST_DEV_USE_SHMEM	       0x8u  /**< acknowledge protocol bit 22; needs on_request */
+#define LIBVHOST_DEV_WAIT	       0x20u /**< wait for a socket that does not exist yet */
 
 /**
  * Connects and negotiates what does not depend on the guest: features, protocol features, queue count, memory slots,

@@ -9,7 +9,7 @@
 
 #define KNOWN_FLAGS                                                                                                    \
 	(LIBVHOST_DEV_ASYNC | LIBVHOST_DEV_AUTO_RECONNECT | LIBVHOST_DEV_USE_GPA_ADDRESSES | LIBVHOST_DEV_USE_SHMEM |  \
-	 LIBVHOST_DEV_ONLY_CONFIGURED_QUEUES | LIBVHOST_DEV_WAIT)
+	 LIBVHOST_DEV_WAIT)
 
 static int check_opts(struct lv_errslot *err, const struct libvhost_dev_opts *o)
 {

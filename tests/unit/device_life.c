@@ -269,3 +269,16 @@ TEST(device_life, parts_share_one_device)
 	devrig_close(&r);
 	CHECK(second.destroyed);
 }
+
+/* A flag without a meaning is refused, so that it can get one later. */
+TEST(device_life, unknown_flags_are_refused)
+{
+	struct devrig r;
+
+	devrig_init(&r);
+	r.opts.flags = 0x10;
+	CHECK_EQ(devrig_open(&r), -EINVAL);
+	r.opts.flags = 0x40;
+	CHECK_EQ(devrig_open(&r), -EINVAL);
+	devrig_close(&r);
+}
