@@ -91,7 +91,7 @@ static int take_opts(struct libvhost_backend *b, const struct libvhost_backend_o
 		rc = LV_OPTS_READ(&b->ctx->err, &b->ops, b->opts.ops);
 	if (rc < 0)
 		return rc;
-	if (!b->ops.serve)
+	if (!b->ops.serve && !b->ops.on_request)
 		return lv_fail(&b->ctx->err, -EINVAL, LIBVHOST_EK_ARGUMENT, "back-end: ops.serve is missing");
 	if (b->opts.config_len)
 		memcpy(b->config, b->opts.config, b->opts.config_len);
@@ -99,7 +99,10 @@ static int take_opts(struct libvhost_backend *b, const struct libvhost_backend_o
 	b->opts.config = NULL;
 	b->opts.max_regions = b->opts.max_regions ? b->opts.max_regions : DEFAULT_SLOTS;
 	b->opts.timeout_ms = b->opts.timeout_ms ? b->opts.timeout_ms : DEFAULT_MS;
-	b->opts.num_workers = b->opts.num_workers ? b->opts.num_workers : 1;
+	if (b->ops.on_request)
+		b->opts.num_workers = 0; /* nothing to serve: a bridge only talks */
+	else if (!b->opts.num_workers)
+		b->opts.num_workers = 1;
 	b->features = b->opts.features | LV_F_VERSION_1 | F_PROTOCOL_FEATURES;
 	b->protocol_features = F(LIBVHOST_PROTOCOL_F_MQ) | F(LIBVHOST_PROTOCOL_F_REPLY_ACK) |
 			       F(LIBVHOST_PROTOCOL_F_RESET_DEVICE) | F(LIBVHOST_PROTOCOL_F_CONFIGURE_MEM_SLOTS) |
@@ -124,6 +127,8 @@ static int start_workers(struct libvhost_backend *b)
 	int rc = 0;
 
 	b->opts.worker = NULL;
+	if (!b->opts.num_workers)
+		return 0;
 	b->workers = calloc(b->opts.num_workers, sizeof(*b->workers));
 	if (!b->workers)
 		return lv_fail(&b->ctx->err, -ENOMEM, LIBVHOST_EK_NOMEM, "back-end: out of memory");

@@ -15,6 +15,7 @@
 void lv_conn_init(struct lv_conn *c)
 {
 	c->sock = -1;
+	c->out_fd = -1;
 }
 
 int lv_conn_open(struct libvhost_backend *b, int sock)
@@ -43,7 +44,8 @@ void lv_conn_close(struct libvhost_backend *b, int err, const char *why)
 		return;
 	lv_backend_unwatch(b, LV_W_SOCK);
 	lv_fd_close(c->sock);
-	c->sock = -1;
+	lv_fd_close(c->out_fd);
+	c->sock = c->out_fd = -1;
 	lv_wire_in_destroy(&c->in);
 	lv_log(b->ctx, err == -ECONNRESET ? LIBVHOST_LOG_LEVEL_INFO : LIBVHOST_LOG_LEVEL_WARNING,
 	       LIBVHOST_EK_DISCONNECTED, "back-end %s: connection closed: %s", b->path, why);
@@ -82,6 +84,8 @@ static bool flush(struct libvhost_backend *b)
 			c->out_since = lv_now(b->ctx);
 		return false;
 	}
+	lv_fd_close(c->out_fd);
+	c->out_fd = -1;
 	c->out.len = 0;
 	c->out_off = 0;
 	c->out_since = 0;
@@ -108,6 +112,8 @@ static void answer(struct libvhost_backend *b, struct libvhost_req *req, const s
 	uint32_t nfds = 0;
 	int fds[LV_USER_MAX_FDS], len;
 
+	if (req->out_flags & LIBVHOST_REQ_OUT_FD)
+		c->out_fd = req->out_fd;
 	if (req->op == LIBVHOST_OP_NONE)
 		len = need_reply && wire->protocol_features & 1ull << LIBVHOST_PROTOCOL_F_REPLY_ACK
 			      ? put_raw_ack(c->out_bytes, hdr->request, req->err)
@@ -122,7 +128,13 @@ static void answer(struct libvhost_backend *b, struct libvhost_req *req, const s
 		lv_log(b->ctx, LIBVHOST_LOG_LEVEL_WARNING, LIBVHOST_EK_REFUSED, "back-end %s: refused %s: %s", b->path,
 		       lv_op(req->op) ? lv_op(req->op)->name : "an unknown request",
 		       why ? why : lv_errno_name(-req->err));
-	c->out = (struct lv_wire_msg){.data = c->out_bytes, .len = (uint32_t)len};
+	c->out = (struct lv_wire_msg){.data = c->out_bytes, .len = (uint32_t)len, .nfds = nfds};
+	if (nfds) {
+		c->out.fds[0] = c->out_fd;
+	} else {
+		lv_fd_close(c->out_fd);
+		c->out_fd = -1;
+	}
 	flush(b);
 }
 

@@ -47,6 +47,7 @@ struct lv_conn {
 	uint64_t out_since; /* an answer waits since, 0 = none */
 	struct lv_wire_msg out;
 	size_t out_off;
+	int out_fd; /* travels with the answer, ours until it is sent; -1 = none */
 	_Alignas(8) uint8_t scratch[LV_USER_SCRATCH];
 	uint8_t out_bytes[LV_USER_HDR + LV_USER_MAX_PAYLOAD];
 };
@@ -147,6 +148,9 @@ int lv_channel_set(struct lv_session *s, struct libvhost_req *req);
 void lv_channel_close(struct lv_session *s);
 /* Sends what waits, notices a peer that misbehaves. */
 void lv_channel_turn(struct lv_session *s);
+
+/* bridge.c: every request goes to the caller's on_request */
+int lv_bridge_handle(struct lv_session *s, struct libvhost_req *req);
 
 /* server.c: to be called before a watched descriptor is closed, since a duplicate would keep it in the epoll set. */
 void lv_backend_unwatch(struct libvhost_backend *b, uint32_t which);

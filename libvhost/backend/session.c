@@ -212,6 +212,8 @@ int lv_session_handle(struct lv_session *s, struct libvhost_req *req)
 	const char *why = NULL;
 	int rc;
 
+	if (s->b->ops.on_request)
+		return lv_bridge_handle(s, req);
 	if (!lv_session_knows(req->op))
 		return -ENOSYS;
 	rc = lv_user_gate(lv_op(req->op), &s->wire, &why);
