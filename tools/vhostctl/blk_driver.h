@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/*
+ * A small virtio block driver over the library: one device, some queues, a fixed number of request slots per queue. It
+ * survives its back-end: after a disconnect it lays the rings out anew, offers what was in flight again and reconnects.
+ */
+#ifndef VHOSTCTL_BLK_DRIVER_H
+#define VHOSTCTL_BLK_DRIVER_H
+
+#include <stdbool.h>
+#include <vhost/libvhost.h>
+
+#include "blk_wire.h"
+
+struct blk_driver_opts {
+	const char *uri;
+	struct libvhost_transport *transport; /* instead of uri */
+	uint32_t queues, depth, block_bytes;
+	uint32_t timeout_ms;   /* per control operation, and longest time without any completion */
+	uint32_t reconnect_ms; /* how long a lost back-end may stay away; 0 = a disconnect is an error */
+	bool poll;	       /* spin instead of sleeping */
+};
+
+struct blk_slot {
+	uint32_t type;
+	uint32_t bytes;
+	uint64_t sector;
+	double started;
+	bool busy;
+};
+
+struct blk_queue {
+	struct libvhost_vq *vq;
+	struct libvhost_queue setup;
+	uint64_t requests_gpa; /* headers, status bytes, data blocks */
+	uint8_t *requests;
+	struct blk_slot *slots;
+	uint32_t *free;
+	uint32_t free_count;
+};
+
+struct blk_driver {
+	struct blk_driver_opts opts;
+	struct libvhost_ctx *ctx;
+	struct libvhost_mem *mem;
+	struct libvhost_dev *dev;
+	struct libvhost_dev_info info; /* as negotiated */
+	struct blk_queue *queues;
+	int epoll;
+	uint64_t features, capacity_sectors;
+	double connect_to_running_s; /* measured around init and start */
+	uint64_t in_flight, reconnects, resubmitted;
+};
+
+/* Called for each completed request; data is its block. Returns non-zero to stop with an error it has printed. */
+typedef int (*blk_done_fn)(void *arg, const struct blk_slot *slot, uint8_t *data, uint8_t status);
+
+/* 0, or 1 after printing why. */
+int blk_driver_open(struct blk_driver *d, const struct blk_driver_opts *opts);
+void blk_driver_close(struct blk_driver *d);
+
+/* A free slot's data block on queue q, NULL when all are busy. Fill it (writes), then submit. */
+uint8_t *blk_driver_slot(struct blk_driver *d, uint32_t q, uint32_t *slot);
+int blk_driver_submit(struct blk_driver *d, uint32_t q, uint32_t slot, uint32_t type, uint64_t sector, uint32_t bytes);
+
+/* Kicks, waits for completions (unless some are there already), reports them. 0, or 1 after printing why. */
+int blk_driver_run(struct blk_driver *d, blk_done_fn done, void *arg);
+
+#endif

@@ -1,0 +1,284 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/* vhostctl blk-test: writes a pattern to a block device, flushes, reads it back, verifies every byte. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "blk_driver.h"
+#include "cli.h"
+#include "histogram.h"
+#include "pattern.h"
+
+struct args {
+	struct blk_driver_opts driver;
+	uint64_t size, seed;
+	double duration_s; /* 0 = once over the size */
+	bool verify, json, quiet;
+};
+
+struct phase {
+	const char *name;
+	uint32_t type;
+	uint64_t next, end; /* byte offsets */
+	uint64_t requests, bytes;
+	double seconds, until;
+	struct histogram latency;
+};
+
+struct test {
+	struct args args;
+	struct blk_driver driver;
+	struct phase *phase;
+	uint64_t verified;
+};
+
+enum { OPT_NO_VERIFY = 1000, OPT_POLL, OPT_RECONNECT, OPT_BLOCK };
+
+static const struct argp_option options[] = {
+	{"size", 's', "BYTES", 0, "bytes to write and read back (default 64M)", 0},
+	{"queues", 'q', "N", 0, "virtqueues (default 1)", 0},
+	{"depth", 'd', "N", 0, "requests in flight per queue, 1..256 (default 32)", 0},
+	{"block", OPT_BLOCK, "BYTES", 0, "bytes of one request, multiple of 512 (default 4096)", 0},
+	{"seed", 'S', "N", 0, "seed of the pattern (default 1)", 0},
+	{"duration", 'D', "SECONDS", 0, "repeat each phase over the size for so long", 0},
+	{"no-verify", OPT_NO_VERIFY, NULL, 0, "do not compare what is read (for null devices)", 0},
+	{"poll", OPT_POLL, NULL, 0, "spin for completions instead of sleeping", 0},
+	{"reconnect", OPT_RECONNECT, "MS", 0, "how long a lost back-end may stay away, 0 = not at all (default 10000)",
+	 0},
+	{"timeout", 'T', "MS", 0, "give up after so long without progress (default 10000)", 0},
+	{"json", 'j', NULL, 0, "print JSON", 0},
+	{"quiet", 'Q', NULL, 0, "no progress bar", 0},
+	{0},
+};
+
+static error_t parse(int key, char *arg, struct argp_state *state)
+{
+	struct args *a = state->input;
+
+	switch (key) {
+	case 's':
+		a->size = parse_number(state, "--size", arg, SECTOR, 1ull << 50);
+		return 0;
+	case 'q':
+		a->driver.queues = (uint32_t)parse_number(state, "--queues", arg, 1, LIBVHOST_MAX_QUEUES);
+		return 0;
+	case 'd':
+		a->driver.depth = (uint32_t)parse_number(state, "--depth", arg, 1, 256);
+		return 0;
+	case OPT_BLOCK:
+		a->driver.block_bytes = (uint32_t)parse_number(state, "--block", arg, SECTOR, 1 << 20);
+		return 0;
+	case 'S':
+		a->seed = parse_number(state, "--seed", arg, 0, UINT64_MAX);
+		return 0;
+	case 'D':
+		a->duration_s = (double)parse_number(state, "--duration", arg, 1, 86400);
+		return 0;
+	case 'T':
+		a->driver.timeout_ms = (uint32_t)parse_number(state, "--timeout", arg, 1, 3600000);
+		return 0;
+	case OPT_RECONNECT:
+		a->driver.reconnect_ms = (uint32_t)parse_number(state, "--reconnect", arg, 0, 3600000);
+		return 0;
+	case OPT_NO_VERIFY:
+		a->verify = false;
+		return 0;
+	case OPT_POLL:
+		a->driver.poll = true;
+		return 0;
+	case 'j':
+		a->json = true;
+		return 0;
+	case 'Q':
+		a->quiet = true;
+		return 0;
+	case ARGP_KEY_ARG:
+		if (a->driver.uri)
+			argp_failure(state, 1, 0, "one URI only");
+		a->driver.uri = arg;
+		return 0;
+	case ARGP_KEY_NO_ARGS:
+		argp_failure(state, 1, 0, "a URI is missing, for example user:/run/blk.sock");
+		return 0;
+	case ARGP_KEY_END:
+		if (a->size % SECTOR || a->driver.block_bytes % SECTOR)
+			argp_failure(state, 1, 0, "--size and --block must be multiples of %u bytes", SECTOR);
+		return 0;
+	default:
+		return ARGP_ERR_UNKNOWN;
+	}
+}
+
+static int done(void *arg, const struct blk_slot *slot, uint8_t *data, uint8_t status)
+{
+	struct test *t = arg;
+	struct phase *p = t->phase;
+	size_t bad;
+
+	if (status != BLK_S_OK)
+		return complain("%s of %u bytes at byte %" PRIu64 " failed with status %u", p->name, slot->bytes,
+				slot->sector * SECTOR, status);
+	if (slot->type == BLK_T_IN && t->args.verify) {
+		if (!pattern_check(data, slot->bytes, slot->sector, t->args.seed, &bad))
+			return complain("wrong data at byte %" PRIu64, slot->sector * SECTOR + bad);
+		t->verified += slot->bytes;
+	}
+	p->requests++;
+	p->bytes += slot->bytes;
+	histogram_add(&p->latency, seconds_now() - slot->started);
+	return 0;
+}
+
+/* Offers as many requests as there are free slots, one queue after the other. */
+static int feed(struct test *t)
+{
+	struct phase *p = t->phase;
+	uint64_t left;
+	uint32_t slot, bytes;
+	uint8_t *data;
+
+	for (uint32_t q = 0; q < t->driver.opts.queues; q++) {
+		while (p->next < p->end && (data = blk_driver_slot(&t->driver, q, &slot))) {
+			left = p->end - p->next;
+			bytes = p->type == BLK_T_FLUSH ? 0 : t->driver.opts.block_bytes;
+			if (bytes > left)
+				bytes = (uint32_t)left;
+			if (p->type == BLK_T_OUT)
+				pattern_fill(data, bytes, p->next / SECTOR, t->args.seed);
+			else
+				memset(data, 0xa5, bytes);
+			if (blk_driver_submit(&t->driver, q, slot, p->type,
+					      p->type == BLK_T_FLUSH ? 0 : p->next / SECTOR, bytes))
+				return 1;
+			p->next += bytes ? bytes : left;
+			if (p->next == p->end && p->until > seconds_now())
+				p->next = 0;
+		}
+	}
+	return 0;
+}
+
+static void show_progress(const struct test *t, double started)
+{
+	static const char bar[] = "##############################";
+	const struct phase *p = t->phase;
+	double part = p->until > 0 ? (seconds_now() - started) / t->args.duration_s : (double)p->bytes / (double)p->end;
+	int width = part > 1 ? 30 : (int)(30 * part);
+
+	fprintf(stderr, "\r%-6s [%-30.*s] %3d%%  %8.1f MiB/s", p->name, width, bar, width * 100 / 30,
+		(double)p->bytes / 1048576 / (seconds_now() - started + 1e-9));
+}
+
+static int run_phase(struct test *t, struct phase *p)
+{
+	bool show = !t->args.quiet && isatty(STDERR_FILENO);
+	double started = seconds_now(), shown = started;
+
+	t->phase = p;
+	if (t->args.duration_s > 0 && p->type != BLK_T_FLUSH)
+		p->until = started + t->args.duration_s;
+	do {
+		if (feed(t) || blk_driver_run(&t->driver, done, t))
+			return 1;
+		if (show && seconds_now() - shown > 0.1) {
+			shown = seconds_now();
+			show_progress(t, started);
+		}
+	} while (t->driver.in_flight || p->next < p->end);
+	p->seconds = seconds_now() - started;
+	if (show) {
+		show_progress(t, started);
+		fputc('\n', stderr);
+	}
+	return 0;
+}
+
+static json_t *phase_json(const struct phase *p)
+{
+	return json_pack("{s:s, s:I, s:I, s:f, s:f, s:f, s:f}", "phase", p->name, "requests", (json_int_t)p->requests,
+			 "bytes", (json_int_t)p->bytes, "seconds", p->seconds, "iops", (double)p->requests / p->seconds,
+			 "latency_p50_us", histogram_quantile(&p->latency, 0.5) * 1e6, "latency_p99_us",
+			 histogram_quantile(&p->latency, 0.99) * 1e6);
+}
+
+static void report(const struct test *t, const struct phase *phases, size_t count)
+{
+	const struct blk_driver *d = &t->driver;
+	json_t *out;
+
+	if (!t->args.json) {
+		printf("%-7s %10s %14s %9s %12s %12s %12s\n", "phase", "requests", "bytes", "seconds", "IOPS", "p50 us",
+		       "p99 us");
+		for (size_t i = 0; i < count; i++)
+			printf("%-7s %10" PRIu64 " %14" PRIu64 " %9.3f %12.0f %12.1f %12.1f\n", phases[i].name,
+			       phases[i].requests, phases[i].bytes, phases[i].seconds,
+			       (double)phases[i].requests / phases[i].seconds,
+			       histogram_quantile(&phases[i].latency, 0.5) * 1e6,
+			       histogram_quantile(&phases[i].latency, 0.99) * 1e6);
+		printf("%u queues, depth %u, running %.3f ms after connect began, %" PRIu64 " bytes verified, %" PRIu64
+		       " reconnects, %" PRIu64 " requests offered again: OK\n",
+		       d->opts.queues, d->opts.depth, d->connect_to_running_s * 1e3, t->verified, d->reconnects,
+		       d->resubmitted);
+		return;
+	}
+	out = json_pack("{s:i, s:i, s:I, s:f, s:I, s:I, s:I, s:[]}", "queues", (int)d->opts.queues, "depth",
+			(int)d->opts.depth, "features", (json_int_t)d->features, "connect_to_running_ms",
+			d->connect_to_running_s * 1e3, "verified_bytes", (json_int_t)t->verified, "reconnects",
+			(json_int_t)d->reconnects, "resubmitted", (json_int_t)d->resubmitted, "phases");
+	for (size_t i = 0; i < count; i++)
+		json_array_append_new(json_object_get(out, "phases"), phase_json(&phases[i]));
+	print_json(out);
+}
+
+static int test(struct test *t)
+{
+	struct phase phases[] = {{.name = "write", .type = BLK_T_OUT, .end = t->args.size},
+				 {.name = "flush", .type = BLK_T_FLUSH, .end = 1},
+				 {.name = "read", .type = BLK_T_IN, .end = t->args.size}};
+	size_t count = sizeof(phases) / sizeof(*phases);
+
+	if (t->args.size > t->driver.capacity_sectors * SECTOR)
+		return complain("--size %" PRIu64 " is more than the device's %" PRIu64 " bytes", t->args.size,
+				t->driver.capacity_sectors * SECTOR);
+	for (size_t i = 0; i < count; i++) {
+		if (phases[i].type == BLK_T_FLUSH && !(t->driver.features >> BLK_F_FLUSH & 1))
+			continue;
+		if (run_phase(t, &phases[i]))
+			return 1;
+	}
+	report(t, phases, count);
+	return 0;
+}
+
+static int run(int argc, char **argv)
+{
+	static const struct argp argp = {options,
+					 parse,
+					 "URI",
+					 "Writes every sector of a block device with a pattern that follows from "
+					 "--seed, flushes, reads it back and verifies it. "
+					 "The data on the device is lost.",
+					 NULL,
+					 NULL,
+					 NULL};
+	struct test t = {.args = {.driver = {.queues = 1,
+					     .depth = 32,
+					     .block_bytes = 4096,
+					     .timeout_ms = 10000,
+					     .reconnect_ms = 10000},
+				  .size = 64 << 20,
+				  .seed = 1,
+				  .verify = true}};
+	int rc;
+
+	argp_parse(&argp, argc, argv, 0, NULL, &t.args);
+	catch_signals();
+	rc = blk_driver_open(&t.driver, &t.args.driver) || test(&t);
+	blk_driver_close(&t.driver);
+	return rc;
+}
+
+const struct command blk_test_command = {"blk-test",
+					 "write, read back and verify a block device through its virtqueues", run};
