@@ -17,13 +17,13 @@ check_fails "more than the capacity is refused" "$vhostctl" blk-test "user:$work
 "$vhostctl" blk-test "user:$work/disk.sock" --size 256M --queues 4 --depth 32 --seed 7 --json >"$work/killed.json" 2>"$work/killed.err" &
 run=$!
 sleep 0.4
-kill -9 $qsd_pid
+kill -9 "$qsd_pid"
 sleep 0.3
 qsd_file "$work/disk.sock" "$work/disk.img" 4
 check "killed and restarted in mid-run: the run ends verified" wait $run
 check "it reconnected" grep -q '"reconnects": [1-9]' "$work/killed.json"
 check "the image holds the second pattern" "$image" "$work/disk.img" 7 268435456
-kill $qsd_pid
+kill "$qsd_pid"
 
 qsd_null "$work/null.sock" 4
 check "null device for 10 s without an error" \

@@ -17,7 +17,7 @@ serve "$work/disk.sock" --file "$work/disk.img" --queues 4
 "$vhostctl" blk-test "user:$work/disk.sock" --size 128M --queues 4 --depth 32 --seed 9 --json >"$work/killed.json" 2>"$work/killed.err" &
 run=$!
 sleep 0.2
-kill -9 $serve_pid
+kill -9 "$serve_pid"
 serve "$work/disk.sock" --file "$work/disk.img" --queues 4
 check "kill -9 in mid-run, restarted on the stale socket: the run ends verified" wait $run
 check "it reconnected" grep -q '"reconnects": [1-9]' "$work/killed.json"
