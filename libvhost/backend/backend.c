@@ -129,7 +129,7 @@ static int start_workers(struct libvhost_backend *b)
 	b->opts.worker = NULL;
 	if (!b->opts.num_workers)
 		return 0;
-	b->workers = calloc(b->opts.num_workers, sizeof(*b->workers));
+	b->workers = calloc(b->opts.num_workers, sizeof(struct libvhost_worker *));
 	if (!b->workers)
 		return lv_fail(&b->ctx->err, -ENOMEM, LIBVHOST_EK_NOMEM, "back-end: out of memory");
 	for (uint32_t i = 0; i < b->opts.num_workers && rc == 0; i++) {

@@ -228,7 +228,7 @@ static void expire(struct libvhost_backend *b)
 void lv_conn_turn(struct libvhost_backend *b)
 {
 	struct lv_conn *c = &b->conn;
-	struct lv_user_hdr hdr;
+	struct lv_user_hdr hdr = {0};
 
 	for (int i = 0; i < MESSAGES_PER_TURN && c->sock >= 0 && flush(b);) {
 		ssize_t want = missing(b, &hdr);

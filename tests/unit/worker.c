@@ -159,15 +159,16 @@ TEST(worker, polls_without_being_kicked)
 TEST(worker, sleeps_when_nothing_happens)
 {
 	struct bench b = setup(8, 0, 100);
-	uint64_t wakeups;
+	uint64_t wakeups = UINT64_MAX;
 
 	add(&b, b.r.kick, complete_all, NULL);
 	offer_one(&b, 0);
 	CHECK(completed(&b, 0));
-	usleep(50000);
-	wakeups = status(&b).wakeups;
-	usleep(300000);
-	CHECK_EQ(status(&b).wakeups, wakeups);
+	for (int i = 0; wakeups != status(&b).wakeups; i++) { /* a busy machine may be late with the last one */
+		CHECK(i < 3);
+		wakeups = status(&b).wakeups;
+		usleep(200000);
+	}
 	teardown(&b);
 }
 
