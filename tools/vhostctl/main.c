@@ -5,12 +5,13 @@
 #include <stdio.h>
 #include <string.h>
 
-static const struct command *const commands[] = {&probe_command, &blk_test_command, &serve_command, &trace_command};
+static const struct command *const commands[] = {&probe_command, &blk_test_command, &serve_command, &trace_command,
+						 NULL};
 
 static void usage(FILE *out)
 {
 	fputs("usage: vhostctl COMMAND [ARGUMENT...]\n\n", out);
-	for (size_t i = 0; i < sizeof(commands) / sizeof(*commands); i++)
+	for (size_t i = 0; commands[i]; i++)
 		fprintf(out, "  %-10s %s\n", commands[i]->name, commands[i]->summary);
 	fputs("\nvhostctl COMMAND --help explains a command. A device is named by a URI: user:/run/blk.sock connects "
 	      "to a\n"
@@ -31,7 +32,7 @@ int main(int argc, char **argv)
 		printf("vhostctl %s\n", libvhost_version_string());
 		return 0;
 	}
-	for (size_t i = 0; i < sizeof(commands) / sizeof(*commands); i++) {
+	for (size_t i = 0; commands[i]; i++) {
 		if (strcmp(name, commands[i]->name))
 			continue;
 		snprintf(full, sizeof(full), "vhostctl %s", name);

@@ -126,33 +126,39 @@ static json_t *probe_json(struct libvhost_dev *dev, const struct args *a)
 	return out;
 }
 
+static void print_list(json_t *list)
+{
+	for (size_t i = 0; i < json_array_size(list); i++)
+		printf("%s%s", i ? i % 3 ? ", " : ",\n                          " : "",
+		       json_string_value(json_array_get(list, i)));
+	putchar('\n');
+}
+
+static void print_fields(json_t *object)
+{
+	const char *comma = "";
+
+	for (void *i = json_object_iter(object); i; i = json_object_iter_next(object, i)) {
+		printf("%s%s %" JSON_INTEGER_FORMAT, comma, json_object_iter_key(i),
+		       json_integer_value(json_object_iter_value(i)));
+		comma = ", ";
+	}
+	putchar('\n');
+}
+
 static void print_value(const char *key, json_t *value)
 {
-	const char *sub;
-	json_t *item;
-	size_t i;
-
 	printf("%-26s", key);
-	if (json_is_string(value)) {
-		printf("%s\n", json_string_value(value));
-	} else if (json_is_integer(value)) {
+	if (json_is_string(value))
+		puts(json_string_value(value));
+	else if (json_is_integer(value))
 		printf("%" JSON_INTEGER_FORMAT "\n", json_integer_value(value));
-	} else if (json_is_array(value)) {
-		json_array_foreach(value, i, item) printf(
-			"%s%s", i ? (i % 3 ? ", " : ",\n                          ") : "", json_string_value(item));
-		putchar('\n');
-	} else if (json_is_object(value)) {
-		bool first = true;
-
-		json_object_foreach(value, sub, item)
-		{
-			printf("%s%s %" JSON_INTEGER_FORMAT, first ? "" : ", ", sub, json_integer_value(item));
-			first = false;
-		}
-		putchar('\n');
-	} else {
+	else if (json_is_array(value))
+		print_list(value);
+	else if (json_is_object(value))
+		print_fields(value);
+	else
 		puts("– (name the device type with --type)");
-	}
 }
 
 static int run(int argc, char **argv)
@@ -165,8 +171,7 @@ static int run(int argc, char **argv)
 	struct libvhost_ctx *ctx;
 	struct libvhost_mem *mem;
 	struct libvhost_dev *dev;
-	const char *key;
-	json_t *out, *value;
+	json_t *out;
 	int rc;
 
 	argp_parse(&argp, argc, argv, 0, NULL, &a);
@@ -185,7 +190,8 @@ static int run(int argc, char **argv)
 		if (a.json) {
 			print_json(out);
 		} else {
-			json_object_foreach(out, key, value) print_value(key, value);
+			for (void *i = json_object_iter(out); i; i = json_object_iter_next(out, i))
+				print_value(json_object_iter_key(i), json_object_iter_value(i));
 			json_decref(out);
 		}
 	}

@@ -97,7 +97,7 @@ static int open_store(const struct args *a, struct blk_device *dev)
 
 	snprintf(dev->id, sizeof(dev->id), "vhostctl-%s", a->file ? "file" : "ram");
 	dev->fd = -1;
-	if (a->ram) {
+	if (!a->file) {
 		dev->size = a->ram / 512 * 512;
 		dev->ram = mmap(NULL, dev->size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 		if (dev->ram == MAP_FAILED)
