@@ -157,6 +157,8 @@ static void wait_again(struct libvhost_dev *dev)
 	for (uint32_t i = 0; i < dev->num_parts; i++)
 		dev->parts[i].open = false;
 	dev->op.opening = true;
+	if (dev->op.automatic)
+		dev->op.deadline = UINT64_MAX; /* the one of the replay is over, and would be due for ever */
 	schedule(dev);
 }
 

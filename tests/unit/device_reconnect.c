@@ -3,6 +3,7 @@
 #include "devrig.h"
 
 #include <time.h>
+#include "core/clock.h"
 #include "core/wire.h"
 
 #define OP(name) LIBVHOST_OP_##name
@@ -113,6 +114,34 @@ TEST(device_reconnect, by_policy)
 	r.f.away = false;
 	CHECK(devrig_await(&r, LIBVHOST_EVENT_RECONNECTED, 2000, &e));
 	CHECK_EQ(devrig_state(&r), LIBVHOST_DEV_RUNNING);
+	devrig_close(&r);
+}
+
+static uint64_t frozen(void *now)
+{
+	return *(uint64_t *)now;
+}
+
+/* The deadline of a replay that failed must not be due for ever: dispatch would return at once, over and over. */
+TEST(device_reconnect, sleeps_between_attempts_after_a_replay_that_failed)
+{
+	uint64_t now = lv_now(NULL), began;
+	struct devrig r;
+
+	running(&r, LIBVHOST_DEV_AUTO_RECONNECT);
+	r.f.slow = false; /* no descriptor that says when the peer is there */
+	r.f.dies = true;
+	lv_clock_replace(r.g.ctx, frozen, &now);
+	die(&r);
+	CHECK_EQ(r.f.opens, 2); /* the replay died */
+	r.f.away = true;
+	now += 3600 * 1000 * LV_NS_PER_MS;
+	CHECK_EQ(libvhost_dev_dispatch(r.dev, 0), 0);
+	CHECK_EQ(devrig_state(&r), LIBVHOST_DEV_RECONNECTING);
+	began = now_ms();
+	CHECK_EQ(libvhost_dev_dispatch(r.dev, 60), 0);
+	CHECK(now_ms() - began >= 55);
+	lv_clock_replace(r.g.ctx, NULL, NULL);
 	devrig_close(&r);
 }
 
