@@ -254,8 +254,8 @@ LIBVHOST_API int libvhost_dev_fd(struct libvhost_dev *dev);
 
 /**
  * Advances operations, serves back-end requests, notices a dead peer. Waits up to @p timeout_ms for something to happen
- * (0 = does not wait).
- * @return 0; -EBUSY (another thread is inside). Since 0.1.
+ * (0 = does not wait), also for a call of another thread to end.
+ * @return 0; -EBUSY (another thread is inside all the time, or this is a callback). Since 0.1.
  */
 LIBVHOST_API int libvhost_dev_dispatch(struct libvhost_dev *dev, uint32_t timeout_ms);
 

@@ -103,6 +103,7 @@ void lv_dev_occupy(struct libvhost_dev *dev, enum lv_op_kind kind)
 	op->async = op->automatic = op->undo = op->opening = op->patient = false;
 	op->failed = op->result = 0;
 	atomic_store(&op->cancelled, 0);
+	dev->renewed |= kind != LV_OP_REQUEST;
 	enter_inside(dev);
 }
 
@@ -141,16 +142,27 @@ int lv_dev_release(struct libvhost_dev *dev, int result)
 	return result;
 }
 
-bool lv_dev_go_inside(struct libvhost_dev *dev)
+bool lv_dev_wait_inside(struct libvhost_dev *dev, uint32_t ms)
 {
+	const uint64_t deadline = lv_now(NULL) + ms * LV_NS_PER_MS;
 	bool free_now;
 
 	pthread_mutex_lock(&dev->lock);
-	free_now = !dev->inside && (dev->op.kind == LV_OP_NONE || dev->op.async);
+	for (;;) {
+		free_now = !dev->inside && (dev->op.kind == LV_OP_NONE || dev->op.async);
+		if (free_now || !ms || lv_dev_in_callback(dev) || lv_now(NULL) >= deadline)
+			break;
+		wait_idle(dev, deadline);
+	}
 	if (free_now)
 		enter_inside(dev);
 	pthread_mutex_unlock(&dev->lock);
 	return free_now;
+}
+
+bool lv_dev_go_inside(struct libvhost_dev *dev)
+{
+	return lv_dev_wait_inside(dev, 0);
 }
 
 void lv_dev_go_outside(struct libvhost_dev *dev)
@@ -158,6 +170,9 @@ void lv_dev_go_outside(struct libvhost_dev *dev)
 	lv_dev_rearm(dev);
 	pthread_mutex_lock(&dev->lock);
 	dev->inside = false;
+	if (dev->renewed && dev->waiting)
+		lv_dev_wake(dev);
+	dev->renewed = false;
 	pthread_cond_broadcast(&dev->idle);
 	pthread_mutex_unlock(&dev->lock);
 }

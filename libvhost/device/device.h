@@ -105,6 +105,8 @@ struct libvhost_dev {
 	uint64_t entries; /* how often somebody went inside */
 	bool dispatching; /* inside is dispatch, which looks at events and timers before it leaves */
 	bool mem_parked;  /* a commit holds a device that waits for its peer */
+	bool renewed;	  /* an operation began: what threads in dispatch wait for is out of date */
+	uint32_t waiting; /* threads that wait in dispatch */
 
 	uint32_t state;
 	struct lv_record *rec;
@@ -147,6 +149,8 @@ void lv_dev_end_op(struct libvhost_dev *dev);
 int lv_dev_release(struct libvhost_dev *dev, int result);
 /* Tries to become the thread inside for an operation that dispatch drives, or for none. */
 bool lv_dev_go_inside(struct libvhost_dev *dev);
+/* The same, waiting for up to ms for other threads to leave. */
+bool lv_dev_wait_inside(struct libvhost_dev *dev, uint32_t ms);
 void lv_dev_go_outside(struct libvhost_dev *dev);
 /* True when the calling thread is in one of the device's callbacks. Lock held. */
 bool lv_dev_in_callback(const struct libvhost_dev *dev);

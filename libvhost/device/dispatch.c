@@ -208,6 +208,25 @@ static void serve_parts(struct libvhost_dev *dev)
 	}
 }
 
+/* Outside, if it may take time: an operation that another thread begins meanwhile ends the wait. */
+static void wait_for(struct libvhost_dev *dev, struct lv_wait *w, int ms)
+{
+	if (ms) {
+		pthread_mutex_lock(&dev->lock);
+		dev->waiting++;
+		pthread_mutex_unlock(&dev->lock);
+		lv_dev_go_outside(dev);
+	}
+	if (poll(w->fds, w->count, ms) < 0)
+		for (uint32_t i = 0; i < w->count; i++)
+			w->fds[i].revents = 0;
+	if (ms) {
+		pthread_mutex_lock(&dev->lock);
+		dev->waiting--;
+		pthread_mutex_unlock(&dev->lock);
+	}
+}
+
 static void set_dispatching(struct libvhost_dev *dev, bool on)
 {
 	pthread_mutex_lock(&dev->lock);
@@ -246,17 +265,13 @@ int libvhost_dev_dispatch(struct libvhost_dev *dev, uint32_t timeout_ms)
 
 	if (!dev || timeout_ms > LV_TIMEOUT_MAX_MS)
 		return -EINVAL;
-	if (!lv_dev_go_inside(dev))
+	until = lv_now(dev->ctx) + timeout_ms * LV_NS_PER_MS;
+	if (!lv_dev_wait_inside(dev, timeout_ms))
 		return lv_fail(&dev->err, -EBUSY, LIBVHOST_EK_BUSY, "dispatch: another thread is inside the device");
 	lv_dev_collect(dev, &w, true);
 	due = lv_dev_due(dev);
-	until = lv_now(dev->ctx) + timeout_ms * LV_NS_PER_MS;
 	ms = timeout_ms ? lv_left_ms(dev->ctx, due < until ? due : until) : 0;
-	if (ms)
-		lv_dev_go_outside(dev);
-	if (poll(w.fds, w.count, ms) < 0)
-		for (uint32_t i = 0; i < w.count; i++)
-			w.fds[i].revents = 0;
+	wait_for(dev, &w, ms);
 	if (ms && !lv_dev_go_inside(dev))
 		return 0; /* another thread began something meanwhile and sees to it all */
 	serve(dev, &w);

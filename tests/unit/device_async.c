@@ -154,6 +154,55 @@ TEST(device_async, a_second_thread_is_busy_and_can_cancel)
 	devrig_close(&r);
 }
 
+static void *dispatch_thread(void *arg)
+{
+	struct devrig *r = arg;
+	const uint64_t began = now_ms();
+
+	if (libvhost_dev_dispatch(r->dev, 1500))
+		return NULL;
+	return (void *)(uintptr_t)(now_ms() - began + 1);
+}
+
+/* A thread that waits in dispatch knows nothing of what another one begins: not its deadline, not its descriptors. */
+TEST(device_async, an_operation_ends_the_wait_of_another_thread)
+{
+	pthread_t thread;
+	struct devrig r;
+	void *took;
+
+	devrig_ready(&r);
+	CHECK_EQ(pthread_create(&thread, NULL, dispatch_thread, &r), 0);
+	nanosleep(&(struct timespec){.tv_nsec = 50000000}, NULL);
+	r.f.stall_op = OP(SET_VRING_ADDR);
+	CHECK_EQ(libvhost_dev_start(r.dev, &async), -EINPROGRESS);
+	CHECK_EQ(pthread_join(thread, &took), 0);
+	CHECK(took && (uintptr_t)took < 1000);
+	devrig_close(&r);
+}
+
+/* Else a loop around dispatch takes a whole processor while another thread's call waits for the peer. */
+TEST(device_async, dispatch_waits_for_another_thread_to_leave)
+{
+	pthread_t thread;
+	struct devrig r;
+	void *result;
+	uint64_t began;
+
+	slow_ready(&r, 0);
+	r.f.stall_op = OP(SET_VRING_ADDR);
+	CHECK_EQ(pthread_create(&thread, NULL, start_thread, &r), 0);
+	wait_stalled(&r);
+	began = now_ms();
+	CHECK_EQ(libvhost_dev_dispatch(r.dev, 50), -EBUSY);
+	CHECK(now_ms() - began >= 49);
+	CHECK_EQ(libvhost_dev_cancel(r.dev), 0);
+	CHECK_EQ(libvhost_dev_dispatch(r.dev, 1000), 0);
+	CHECK_EQ(pthread_join(thread, &result), 0);
+	CHECK_EQ((intptr_t)result, -ECANCELED);
+	devrig_close(&r);
+}
+
 static void *cleanup_thread(void *arg)
 {
 	struct devrig *r = arg;
