@@ -28,19 +28,23 @@ size=$(wc -c <"$work/stripped")
 echo "# stripped: $size bytes"
 check 'the stripped library has at most 300 KiB' test "$size" -le 307200
 
-sed -n '/<!-- program: capacity.c -->/,/^```$/p' "$top_srcdir/docs/guide.md" | sed '1,2d;$d' >"$work/capacity.c"
 flags="-Wall -Wextra -Wconversion -pedantic -Werror $(pkg-config --cflags --libs libvhost)"
-for language in 'gcc -std=c99' 'gcc -std=c11' 'clang -std=c11' 'g++ -std=c++17 -x c++'; do
-	# shellcheck disable=SC2086
-	check "the guide's program compiles: ${language%% -x*}" $language "$work/capacity.c" -o "$work/capacity" $flags
+for program in capacity sector; do
+	sed -n "/<!-- program: $program.c -->/,/^\`\`\`\$/p" "$top_srcdir/docs/guide.md" | sed '1,2d;$d' >"$work/$program.c"
+	for language in 'gcc -std=c99' 'gcc -std=c11' 'clang -std=c11' 'g++ -std=c++17 -x c++'; do
+		# shellcheck disable=SC2086
+		check "the guide's $program.c compiles: ${language%% -x*}" $language "$work/$program.c" -o "$work/$program" $flags
+	done
 done
 
-qemu-storage-daemon --blockdev driver=null-co,node-name=n0,size=123456512 --export \
+qemu-storage-daemon --blockdev driver=null-co,node-name=n0,size=123456512,read-zeroes=on --export \
 	type=vhost-user-blk,id=e0,node-name=n0,addr.type=unix,addr.path="$work/sock",writable=on >"$work/qsd" 2>&1 &
 pids=$!
 for _ in $(seq 100); do [ -S "$work/sock" ] || sleep 0.05; done
 "$work/capacity" "$work/sock" >"$work/says" 2>&1
 check "it reads the disk's size from qemu-storage-daemon" grep -qx 'capacity 123456512 bytes' "$work/says"
+"$work/sector" "$work/sock" >"$work/says" 2>&1
+check 'the other one reads a sector through its ring' grep -qx 'status 0, first byte 0x00' "$work/says"
 "$work/capacity" "$work/none" >"$work/says" 2>&1
 check 'without a peer it fails and names the path' sh -c '[ "$1" = 1 ] && grep -q "$2" "$3"' fails "$?" "$work/none" "$work/says"
 
