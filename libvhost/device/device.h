@@ -129,6 +129,7 @@ struct libvhost_dev {
 	uint64_t timer_due;
 	struct pollfd *armed; /* what the epoll set holds */
 	uint32_t num_armed;
+	bool armed_stale; /* some of it was closed: equal numbers may mean other files now */
 };
 
 /* ---- claim.c: who may do what when ---- */

@@ -94,7 +94,7 @@ static void arm_fds(struct libvhost_dev *dev)
 	struct lv_wait w;
 
 	lv_dev_collect(dev, &w, true);
-	if (w.count == dev->num_armed && same_set(dev, &w))
+	if (!dev->armed_stale && w.count == dev->num_armed && same_set(dev, &w))
 		return;
 	for (uint32_t i = 0; i < dev->num_armed; i++)
 		if (!find(w.fds, w.count, dev->armed[i].fd))
@@ -103,6 +103,7 @@ static void arm_fds(struct libvhost_dev *dev)
 		watch(dev, EPOLL_CTL_MOD, w.fds[i].fd, w.fds[i].events);
 	memcpy(dev->armed, w.fds, w.count * sizeof(w.fds[0]));
 	dev->num_armed = w.count;
+	dev->armed_stale = false;
 }
 
 static void arm_timer(struct libvhost_dev *dev)
@@ -130,10 +131,13 @@ void lv_dev_rearm(struct libvhost_dev *dev)
 
 void lv_dev_unwatch(struct libvhost_dev *dev, int fd)
 {
-	if (fd < 0 || dev->epoll_fd < 0 || !find(dev->armed, dev->num_armed, fd))
+	for (uint32_t i = 0; i < dev->num_armed; i++) {
+		if (dev->armed[i].fd != fd)
+			continue;
+		watch(dev, EPOLL_CTL_DEL, fd, 0);
+		dev->armed[i] = dev->armed[--dev->num_armed];
 		return;
-	watch(dev, EPOLL_CTL_DEL, fd, 0);
-	dev->num_armed = 0; /* the next rearm looks at everything */
+	}
 }
 
 /* Lock held. */

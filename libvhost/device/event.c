@@ -150,9 +150,18 @@ static bool paused(void *arg)
 	return atomic_load(&dev->event_count) >= LV_EVENTS_PAUSE;
 }
 
+static void closing(void *arg, int fd)
+{
+	struct libvhost_dev *dev = arg;
+
+	pthread_mutex_lock(&dev->lock);
+	lv_dev_unwatch(dev, fd);
+	pthread_mutex_unlock(&dev->lock);
+}
+
 void lv_event_client(struct libvhost_dev *dev, struct libvhost_transport *t)
 {
-	const struct lv_transport_client client = {inbound, answered, paused, dev};
+	const struct lv_transport_client client = {inbound, answered, paused, closing, dev};
 
 	lv_transport_set_client(t, &client);
 	if (dev->ops.on_request) {

@@ -97,7 +97,7 @@ void lv_dev_close(struct libvhost_dev *dev)
 	}
 	dev->mem_unknown = false;
 	pthread_mutex_lock(&dev->lock);
-	dev->num_armed = 0; /* closed descriptors left the epoll set; equal numbers may mean other files now */
+	dev->armed_stale = true;
 	pthread_mutex_unlock(&dev->lock);
 }
 

@@ -22,6 +22,8 @@ struct lv_transport_client {
 	void (*answered)(void *arg, const struct libvhost_req *req);
 	/* While 1, no further back-end request is read (event queue full). May be NULL. */
 	bool (*paused)(void *arg);
+	/* Before a descriptor that pollfds named is closed: see lv_transport_unwatch(). May be NULL. */
+	void (*closing)(void *arg, int fd);
 	void *arg;
 };
 

@@ -75,6 +75,8 @@ void lv_transport_unwatch(struct libvhost_transport *t, int fd)
 {
 	struct pollfd *old = find(t->watch.fds, t->watch.count, fd);
 
+	if (t->client.closing)
+		t->client.closing(t->client.arg, fd);
 	if (!old)
 		return;
 	change(t, EPOLL_CTL_DEL, fd, 0);

@@ -108,6 +108,32 @@ TEST(device_async, error_eventfds_become_events)
 	devrig_close(&r);
 }
 
+/* A duplicate elsewhere keeps a closed descriptor in an epoll set, and nobody could ever take it out again. */
+TEST(device_async, duplicates_of_closed_descriptors_are_not_watched)
+{
+	struct pollfd p = {.events = POLLIN};
+	int copies[DEVRIG_QUEUES];
+	struct devrig r;
+
+	slow_ready(&r, 0);
+	CHECK_EQ(libvhost_dev_start(r.dev, NULL), 0);
+	p.fd = libvhost_dev_fd(r.dev);
+	for (uint32_t i = 0; i < DEVRIG_QUEUES; i++) {
+		struct libvhost_queue q = {.size = sizeof(q)};
+
+		CHECK_EQ(libvhost_dev_get_queue(r.dev, i, &q), 0);
+		copies[i] = lv_fd_dup(q.err_fd);
+	}
+	CHECK_EQ(libvhost_dev_reset(r.dev, NULL), 0);
+	for (uint32_t i = 0; i < DEVRIG_QUEUES; i++)
+		lv_eventfd_signal(copies[i]);
+	CHECK_EQ(libvhost_dev_dispatch(r.dev, 0), 0);
+	CHECK_EQ(poll(&p, 1, 0), 0);
+	for (uint32_t i = 0; i < DEVRIG_QUEUES; i++)
+		lv_fd_close(copies[i]);
+	devrig_close(&r);
+}
+
 /* ---- threads ---- */
 
 static void wait_stalled(struct devrig *r)

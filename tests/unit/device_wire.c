@@ -3,6 +3,7 @@
  */
 #include "devrig.h"
 
+#include <poll.h>
 #include <stdlib.h>
 #include "core/wire.h"
 #include "puppet.h"
@@ -263,4 +264,28 @@ TEST(device_wire, in_band_notifications)
 	call.index = 200;
 	CHECK_EQ(libvhost_transport_inbound(libvhost_dev_transport(r.dev, 0), &call), -EINVAL);
 	devrig_close(&r);
+}
+
+/* The host's own copy of an adopted socket must not keep the device's descriptor readable once the peer is gone. */
+TEST(device_wire, a_dead_socket_that_the_host_keeps_is_not_watched)
+{
+	struct pollfd poll_dev = {.events = POLLIN};
+	struct libvhost_event e;
+	struct wire w;
+	int copy;
+
+	wire_init(&w);
+	puppet_start(&w.p);
+	copy = lv_fd_dup(w.p.front);
+	w.r.opts.uri = NULL;
+	w.r.opts.transport = puppet_connect(&w.p, w.r.g.ctx, NULL);
+	CHECK_EQ(devrig_open(&w.r), 0);
+	poll_dev.fd = libvhost_dev_fd(w.r.dev);
+	puppet_kill(&w.p);
+	CHECK(devrig_await(&w.r, LIBVHOST_EVENT_DISCONNECTED, 2000, &e));
+	CHECK_EQ(devrig_state(&w.r), LIBVHOST_DEV_DISCONNECTED);
+	CHECK_EQ(libvhost_dev_dispatch(w.r.dev, 0), 0);
+	CHECK_EQ(poll(&poll_dev, 1, 0), 0);
+	lv_fd_close(copy);
+	wire_close(&w);
 }
