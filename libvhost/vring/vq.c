@@ -62,11 +62,13 @@ int lv_vq_signal(struct libvhost_vq *vq, bool given, int fd)
 /* Makes snap the current snapshot. Old ones stay mapped while requests popped under them are in flight. */
 static void adopt(struct libvhost_vq *vq, struct lv_snapshot *snap)
 {
-	if (!vq->holds || !vq->holds[vq->hold].users)
-		lv_snapshot_put(vq->snap);
-	else
-		for (vq->hold = 0; vq->holds[vq->hold].snap; vq->hold++)
+	if (vq->holds && vq->holds[vq->hold].users) {
+		for (vq->hold = 0; vq->holds[vq->hold].users; vq->hold++)
 			; /* num + 1 holds, at most num requests in flight: one is free */
+		lv_snapshot_put(vq->holds[vq->hold].snap); /* left over by a worker, or NULL */
+	} else {
+		lv_snapshot_put(vq->snap);
+	}
 	vq->snap = snap;
 	if (vq->holds)
 		vq->holds[vq->hold].snap = snap;
@@ -78,8 +80,25 @@ void lv_vq_release(struct libvhost_vq *vq, uint32_t hold)
 
 	if (--h->users || hold == vq->hold)
 		return;
+	vq->left_over |= vq->lent;
+	if (vq->lent)
+		return;
 	lv_snapshot_put(h->snap);
 	h->snap = NULL;
+}
+
+void lv_vq_lend(struct libvhost_vq *vq, bool lent)
+{
+	vq->lent = lent;
+	if (lent || !vq->left_over)
+		return;
+	vq->left_over = false;
+	for (uint32_t i = 0; i <= vq->opts.num; i++) {
+		if (vq->holds[i].users || i == vq->hold)
+			continue;
+		lv_snapshot_put(vq->holds[i].snap);
+		vq->holds[i].snap = NULL;
+	}
 }
 
 static LV_COLD int refresh(struct libvhost_vq *vq)

@@ -90,6 +90,7 @@ struct libvhost_vq {
 	struct lv_snapshot *snap; /* the one all addresses below belong to */
 	struct lv_hold *holds;	  /* device: num + 1, one per request at most and the current one; driver: NULL */
 	uint32_t hold;		  /* the current one */
+	bool lent, left_over;	  /* a worker has it, which may not unmap; maps that nobody uses wait in holds */
 	struct lv_tlb tlb;
 	bool broken, event_idx, indirect_ok, notify_on;
 	uint32_t in_flight;
@@ -109,6 +110,9 @@ LV_COLD int lv_vq_break(struct libvhost_vq *vq, const char *fmt, ...) LV_PRINTF(
 
 /* Device: a request translated with holds[hold] is done. */
 void lv_vq_release(struct libvhost_vq *vq, uint32_t hold);
+
+/* Device: a worker gets the queue, or the host has it back and unmaps what was left over. */
+void lv_vq_lend(struct libvhost_vq *vq, bool lent);
 
 /* Device: completions are announced on another descriptor from now on, -1 = none. */
 static inline void lv_vq_set_call(struct libvhost_vq *vq, int fd)

@@ -61,8 +61,10 @@ static int add(struct libvhost_worker *w, const struct lv_slot *queue, uint32_t 
 	w->mail.kind = LV_MAIL_ADD;
 	w->mail.slot = slot_of(w, post);
 	w->mail.queue = *queue;
+	lv_vq_lend(queue->vq, true);
 	rc = lv_mail_send(w, lv_deadline(w->ctx, timeout_ms));
 	if (rc < 0) {
+		lv_vq_lend(queue->vq, false);
 		unwatch(w, post);
 		post->vq = NULL;
 		return lv_fail(&w->err, rc, LIBVHOST_EK_TIMEOUT,
@@ -100,6 +102,7 @@ static int take_back(struct libvhost_worker *w, struct libvhost_vq *vq, uint32_t
 		return lv_fail(&w->err, rc, LIBVHOST_EK_TIMEOUT,
 			       "worker: it did not give the queue back in time; a handler does not return");
 	unwatch(w, post);
+	lv_vq_lend(vq, false);
 	post->vq = NULL;
 	return 0;
 }

@@ -187,3 +187,47 @@ TEST(backend_memory, ring_that_loses_its_memory_breaks_alone)
 	still_there(&p);
 	fake_free(&p);
 }
+
+/* Completes every request together with the one after it. */
+static int serve_late(void *arg, uint32_t queue, struct libvhost_vq *vq)
+{
+	struct libvhost_iov iov[16];
+	struct libvhost_chain c = {.size = sizeof(c), .iov = iov, .iov_cap = 16};
+	int64_t *kept = arg;
+	int rc = 0;
+
+	(void)queue;
+	while (rc >= 0 && libvhost_vq_pop(vq, &c) > 0) {
+		if (*kept >= 0)
+			rc = libvhost_vq_push(vq, (uint32_t)*kept, 0) | libvhost_vq_push(vq, c.head, 0);
+		*kept = *kept >= 0 ? -1 : (int64_t)c.head;
+	}
+	return rc;
+}
+
+/* Its map lives as long as the request, and the worker that ends it may neither unmap nor close. */
+TEST(backend_memory, a_request_in_flight_outlives_a_region)
+{
+	static const struct libvhost_backend_ops late = {.size = sizeof(late), .serve = serve_late};
+	int64_t kept = -1;
+	struct libvhost_backend_opts opts = {.ops = &late, .arg = &kept};
+	struct fake p = fake_new(&opts);
+	struct libvhost_region extra = ram_at(&p, 1ull << 32, RAM_BYTES);
+	struct lv_ledger before;
+
+	handshake(&p);
+	CHECK_EQ(ring_up(&p, 0), 0);
+	extra.fd = memfd(RAM_BYTES, 0);
+	before = lv_ledger_take();
+	CHECK_EQ(ask_region(&p, LIBVHOST_OP_ADD_MEM_REG, extra), 0);
+	ring_offer(&p);
+	CHECK(!ring_used(&p, 1));
+	CHECK_EQ(ask_region(&p, LIBVHOST_OP_REM_MEM_REG, extra), 0);
+	ring_offer(&p);
+	CHECK(ring_used(&p, 2));
+	CHECK_EQ(ask_state(&p, LIBVHOST_OP_SET_VRING_ENABLE, 0, 0), 0); /* the back-end has the queue */
+	CHECK_LEDGER(before);
+	CHECK_EQ(lv_ledger_take().maps, before.maps);
+	close(extra.fd);
+	fake_free(&p);
+}
