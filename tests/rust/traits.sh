@@ -10,9 +10,13 @@ cd "$top_srcdir/tests/rust" || exit 1
 
 check "builds" cargo build --release --locked --all-targets
 qsd_null "$work/blk.sock" 64
-LIBVHOST_QSD_SOCKET=$work/blk.sock
-export LIBVHOST_QSD_SOCKET
+LIBVHOST_BACKEND_SOCKET=$work/blk.sock
+export LIBVHOST_BACKEND_SOCKET
 check "the traits over libvhost behave as rust-vmm's front-end does" \
+	cargo test --release --locked --test traits -- --test-threads 1
+serve "$work/own.sock" --ram 64M --queues 2
+LIBVHOST_BACKEND_SOCKET=$work/own.sock
+check "rust-vmm's front-end and libvhost's find our back-end equal" \
 	cargo test --release --locked --test traits -- --test-threads 1
 
 "$top_srcdir/bench/start" "$top_builddir" >"$work/bench" 2>&1

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The same generic start, once through rust-vmm's own front-end and once through libvhost, at a real qemu-storage-daemon (LIBVHOST_QSD_SOCKET).
+//! The same generic start, once through rust-vmm's own front-end and once through libvhost, at the block back-end that listens on LIBVHOST_BACKEND_SOCKET.
 use libvhost_proof::{start, Guest, LibVhost};
 use vhost::vhost_user::message::{VhostUserConfigFlags, VhostUserHeaderFlag};
 use vhost::vhost_user::{Frontend, VhostUserFrontend};
 use vhost::VhostBackend;
 
 fn socket() -> String {
-    std::env::var("LIBVHOST_QSD_SOCKET").expect("LIBVHOST_QSD_SOCKET names the daemon's socket")
+    std::env::var("LIBVHOST_BACKEND_SOCKET").expect("LIBVHOST_BACKEND_SOCKET names the back-end's socket")
 }
 
 /// What a VMM reads and writes after the start; the answers must not depend on the implementation.
