@@ -188,10 +188,11 @@ int blk_driver_open(struct blk_driver *d, const struct blk_driver_opts *opts)
 
 void blk_driver_close(struct blk_driver *d)
 {
+	const struct libvhost_call_opts call = {.size = sizeof(call), .timeout_ms = d->opts.timeout_ms};
 	struct libvhost_dev_info info = {.size = sizeof(info)};
 
 	if (d->dev && !libvhost_dev_info(d->dev, &info) && info.state == LIBVHOST_DEV_RUNNING)
-		libvhost_dev_stop(d->dev, NULL);
+		libvhost_dev_stop(d->dev, &call);
 	for (uint32_t q = 0; d->queues && q < d->opts.queues; q++) {
 		libvhost_vq_free(d->queues[q].vq);
 		free(d->queues[q].slots);

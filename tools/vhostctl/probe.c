@@ -3,6 +3,7 @@
 #include "cli.h"
 
 #include <endian.h>
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -81,7 +82,8 @@ static json_t *hex(uint64_t n)
 	return json_sprintf("0x%" PRIx64, n);
 }
 
-/* Block devices: the fields people look for. Other types: raw bytes. */
+/* Block devices: the fields people look for. Other types: none. A peer may refuse, but not go away or fall silent:
+ * then NULL. */
 static json_t *config_json(struct libvhost_dev *dev, uint32_t virtio_id, uint32_t timeout_ms)
 {
 	struct blk_config blk = {0};
@@ -91,8 +93,12 @@ static json_t *config_json(struct libvhost_dev *dev, uint32_t virtio_id, uint32_
 	if (virtio_id != VIRTIO_ID_BLOCK)
 		return json_null();
 	rc = libvhost_dev_get_config(dev, 0, &blk, BLK_CONFIG_BYTES, timeout_ms);
-	if (rc < 0)
+	if (rc == -EIO || rc == -ENOTSUP)
 		return json_sprintf("not readable: %s", strerror(-rc));
+	if (rc < 0) {
+		complain_dev(dev, "configuration", rc);
+		return NULL;
+	}
 	config = json_object();
 	json_object_set_new(config, "capacity_bytes", json_integer((json_int_t)(le64toh(blk.capacity) * 512)));
 	json_object_set_new(config, "block_size", json_integer(le32toh(blk.blk_size)));
@@ -101,13 +107,18 @@ static json_t *config_json(struct libvhost_dev *dev, uint32_t virtio_id, uint32_
 	return config;
 }
 
+/* NULL = complained. */
 static json_t *probe_json(struct libvhost_dev *dev, const struct args *a)
 {
 	static const char *const dialects[] = {"vhost-user", "kernel", "vdpa"};
 	struct libvhost_transport_caps caps = {.size = sizeof(caps)};
 	struct libvhost_dev_info info = {.size = sizeof(info)};
-	json_t *out = json_object(), *names = json_array();
+	json_t *config = config_json(dev, a->virtio_id, a->timeout_ms), *out, *names;
 
+	if (!config)
+		return NULL;
+	out = json_object();
+	names = json_array();
 	libvhost_dev_info(dev, &info);
 	libvhost_transport_query(libvhost_dev_transport(dev, 0), &caps);
 	json_object_set_new(out, "peer", json_string(caps.peer));
@@ -122,7 +133,7 @@ static json_t *probe_json(struct libvhost_dev *dev, const struct args *a)
 	json_object_set_new(out, "protocol_feature_names",
 			    bit_names(info.protocol_features, 0, protocol_text, 0, json_array()));
 	json_object_set_new(out, "protocol_features_in_use", hex(info.acked_protocol_features));
-	json_object_set_new(out, "config", config_json(dev, a->virtio_id, a->timeout_ms));
+	json_object_set_new(out, "config", config);
 	return out;
 }
 
@@ -187,7 +198,9 @@ static int run(int argc, char **argv)
 	} else {
 		out = probe_json(dev, &a);
 		libvhost_dev_cleanup(dev);
-		if (a.json) {
+		if (!out) {
+			rc = -1;
+		} else if (a.json) {
 			print_json(out);
 		} else {
 			for (void *i = json_object_iter(out); i; i = json_object_iter_next(out, i))
