@@ -1,0 +1,53 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+"""The index of hostile cases against the tests: rows.txt names a test for each row, and every test that carries a row
+number in its name stands in it."""
+import os
+import pathlib
+import re
+import sys
+
+TOP = pathlib.Path(os.environ.get("top_srcdir", pathlib.Path(__file__).resolve().parents[2]))
+sys.path.insert(0, str(TOP / "tests/lib"))
+import tap
+
+SECTIONS = {"a front-end attacked by its back-end": range(144, 188), "a ring attacked by the guest": range(188, 220)}
+TEST = re.compile(r"^TEST\((\w+),\s*(\w+)\)", re.M)
+NUMBER = re.compile(r"(?:^|_)[rR](\d{3})(?=_|$)")
+
+
+def tests():
+    """All tests of the sources by "suite/name", with the row numbers in the name."""
+    found = {}
+    for path in sorted(TOP.glob("tests/*/*.c")):
+        for suite, name in TEST.findall(path.read_text()):
+            found[f"{suite}/{name}"] = {int(number) for number in NUMBER.findall(name)}
+    return found
+
+
+def rows():
+    """The entries of rows.txt as (row, text, test)."""
+    row = text = None
+    for line in (TOP / "tests/hostile/rows.txt").read_text().splitlines():
+        if line.startswith("R"):
+            row, text = line.split(maxsplit=1)
+            row = int(row.removeprefix("R"))
+        elif line.startswith(" "):
+            yield row, text, line.strip()
+
+
+def main():
+    found, listed = tests(), list(rows())
+    for row, text, test in listed:
+        tap.check(f"R{row} {text}: {test}", row in found.get(test, ()), "no test of that name")
+    pairs = {(row, test) for row, _, test in listed}
+    for title, section in SECTIONS.items():
+        missing = [f"R{row} {test}" for test, numbers in found.items() for row in numbers
+                   if row in section and (row, test) not in pairs]
+        tap.check(f"rows.txt lists every test about {title}", not missing, missing)
+        covered = sorted({row for row, _, _ in listed if row in section})
+        print(f"# {title}: {len(covered)} rows covered: {' '.join(f'R{row}' for row in covered)}")
+    tap.finish()
+
+
+main()
