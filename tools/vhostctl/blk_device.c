@@ -120,7 +120,7 @@ static uint64_t execute(const struct blk_device *dev, struct libvhost_chain *cha
 		result = BLK_S_UNSUPP;
 	}
 	*status = result;
-	return data + 1;
+	return (result == BLK_S_OK ? data : 0) + 1;
 }
 
 int blk_device_serve(void *arg, uint32_t queue, struct libvhost_vq *vq)
