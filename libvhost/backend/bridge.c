@@ -94,20 +94,25 @@ static int exchange(struct libvhost_backend *b, struct libvhost_req *req, uint64
 	struct lv_user_msg answer;
 	struct lv_wire_in in;
 	const char *why = NULL;
+	bool answered = false;
 	int rc = lv_user_encode(req, wire, ack ? LV_USER_F_NEED_REPLY : 0, bytes, sizeof(bytes), out.fds, &out.nfds,
 				&why);
 
 	if (rc < 0)
 		return rc;
 	out.len = (uint32_t)rc;
-	rc = send_request(b, &out, deadline);
-	if (rc < 0 || !lv_user_has_reply(req, wire, ack))
-		return rc;
 	rc = lv_wire_in_init(&in, sizeof(bytes));
 	if (rc < 0)
 		return rc;
-	rc = receive_answer(b, &in, deadline);
-	if (rc == 0) {
+	rc = send_request(b, &out, deadline);
+	if (rc == 0 && lv_user_has_reply(req, wire, ack)) {
+		rc = receive_answer(b, &in, deadline);
+		answered = rc == 0;
+	}
+	/* half a message, or an answer that comes late, would be taken for that of a later request */
+	if (rc < 0)
+		lv_channel_close(&b->session);
+	if (answered) {
 		answer = (struct lv_user_msg){.hdr = lv_user_hdr_get(in.buf),
 					      .payload = in.buf + LV_USER_HDR,
 					      .fds = in.fds,
@@ -115,6 +120,8 @@ static int exchange(struct libvhost_backend *b, struct libvhost_req *req, uint64
 		rc = lv_user_decode_reply(req, &answer, ack, wire, &why);
 		if (rc == 0 && req->out_flags & LIBVHOST_REQ_OUT_FD)
 			in.nfds = 0; /* the caller's now */
+		if (rc == -EPROTO)
+			lv_channel_close(&b->session);
 	}
 	lv_wire_in_destroy(&in);
 	return rc;
@@ -142,9 +149,6 @@ int libvhost_backend_request(struct libvhost_backend *b, struct libvhost_req *re
 		if (rc < 0)
 			lv_fail(&b->err, rc, rc == -EIO ? LIBVHOST_EK_REFUSED : LIBVHOST_EK_DISCONNECTED,
 				"back-end: %s: %s", row->name, lv_errno_name(-rc));
-		/* an answer that comes late would be taken for that of a later request */
-		if (rc == -ETIMEDOUT || rc == -EPROTO || rc == -ECONNRESET || rc == -EPIPE)
-			lv_channel_close(&b->session);
 	}
 	req->err = rc;
 	lv_backend_unlock(b);

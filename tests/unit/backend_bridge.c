@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/* A back-end whose requests all go to the host, and what the host says on the back-end channel. */
+#include "frontend.h"
+
+#include <sys/resource.h>
+#include "protocol/codec.h"
+#include "core/wire.h"
+
+static int answer(void *arg, struct libvhost_req *req)
+{
+	const uint64_t *offered = arg;
+
+	if (req->op == LIBVHOST_OP_GET_FEATURES)
+		req->result[0] = offered[0];
+	else if (req->op == LIBVHOST_OP_GET_PROTOCOL_FEATURES)
+		req->result[0] = offered[1];
+	return 0;
+}
+
+static const uint64_t offers[] = {F30 | F_VERSION, PF(MQ) | PF(REPLY_ACK) | PF(BACKEND_REQ) | PF(CONFIG)};
+static const struct libvhost_backend_ops ops = {.size = sizeof(ops), .on_request = answer};
+
+/* The front-end's end of a back-end channel. */
+static int open_channel(struct fake *p)
+{
+	int pair[2];
+
+	CHECK_EQ(lv_wire_pair(pair), 0);
+	CHECK_EQ(ask(p, LIBVHOST_OP_SET_BACKEND_REQ_FD, NULL, 0, &pair[1], 1), 0);
+	close(pair[1]);
+	return pair[0];
+}
+
+static void put_ack(int sock, uint64_t value, int fd)
+{
+	uint8_t bytes[LV_USER_HDR + sizeof(value)];
+	const struct lv_user_hdr hdr = {
+		.request = 2, .flags = LV_USER_VERSION | LV_USER_F_REPLY, .size = sizeof(value)};
+	const struct lv_wire_msg msg = {.data = bytes, .len = sizeof(bytes), .nfds = fd >= 0, .fds = {fd}};
+	size_t off = 0;
+
+	lv_user_hdr_put(bytes, &hdr);
+	memcpy(bytes + LV_USER_HDR, &value, sizeof(value));
+	CHECK_EQ(lv_wire_send(sock, &msg, 1, &off), 1);
+}
+
+/* An answer that could not be read whole must not become the next request's. */
+TEST(backend_bridge, a_torn_answer_closes_the_channel)
+{
+	const struct libvhost_backend_opts opts = {.ops = &ops, .arg = (void *)(uintptr_t)offers};
+	struct libvhost_req req = {.op = LIBVHOST_OP_BACKEND_CONFIG_CHANGE};
+	struct rlimit limit, none;
+	struct fake p = fake_new(&opts);
+	int sock, rc;
+
+	handshake(&p);
+	sock = open_channel(&p);
+	put_ack(sock, 0, -1);
+	CHECK_EQ(libvhost_backend_request(p.b, &req, 100), 0);
+	put_ack(sock, 5, -1);
+	CHECK(libvhost_backend_request(p.b, &req, 100) < 0);
+	put_ack(sock, 0, p.ram);
+	CHECK_EQ(getrlimit(RLIMIT_NOFILE, &limit), 0);
+	none = limit;
+	none.rlim_cur = 3;
+	CHECK_EQ(setrlimit(RLIMIT_NOFILE, &none), 0);
+	rc = libvhost_backend_request(p.b, &req, 100);
+	CHECK_EQ(setrlimit(RLIMIT_NOFILE, &limit), 0);
+	CHECK_EQ(rc, -EMFILE);
+	CHECK_EQ(libvhost_backend_request(p.b, &req, 100), -ENOTCONN);
+	close(sock);
+	fake_free(&p);
+}
