@@ -2,6 +2,7 @@
 /* The front-end's ring messages. A refused one leaves the ring as it was. */
 #include <errno.h>
 #include <sys/epoll.h>
+#include <sys/stat.h>
 
 #include "backend/device.h"
 #include "vring/vring.h"
@@ -81,9 +82,22 @@ int lv_ring_get_base(struct lv_session *s, struct libvhost_req *req)
 	return rc;
 }
 
+/*
+ * Only what the kernel itself implements: behind other files there may be a program (FUSE, CUSE) that lets a worker
+ * wait in read or write for as long as it likes.
+ */
+static bool may_notify(int fd)
+{
+	struct stat st;
+
+	return fstat(fd, &st) == 0 && (!(st.st_mode & S_IFMT) || S_ISFIFO(st.st_mode) || S_ISSOCK(st.st_mode));
+}
+
 static int take_fd(const struct libvhost_req *req)
 {
-	return req->flags & LIBVHOST_REQ_HAS_FD ? lv_fd_dup(req->fd) : -1;
+	if (!(req->flags & LIBVHOST_REQ_HAS_FD))
+		return -1;
+	return may_notify(req->fd) ? lv_fd_dup(req->fd) : -EINVAL;
 }
 
 /* Files and devices that epoll cannot wait for are no kick descriptors, whenever the ring will start. */
