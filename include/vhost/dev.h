@@ -93,8 +93,10 @@ LIBVHOST_API LIBVHOST_MUST_CHECK int libvhost_dev_init(struct libvhost_ctx *ctx,
 LIBVHOST_API int libvhost_dev_add_part(struct libvhost_dev *dev, struct libvhost_transport *t, uint32_t first,
 				       uint32_t count, uint32_t timeout_ms);
 
-/** Stops without waiting for the peer, disconnects and frees. NULL is allowed. From a callback: documented misuse,
- * ignored. Since 0.1. */
+/**
+ * Stops without waiting for the peer, disconnects and frees. NULL is allowed. From a callback: misuse, ignored. No
+ * other thread may be inside a call on the device, or enter one: cancel and join first. Since 0.1.
+ */
 LIBVHOST_API void libvhost_dev_cleanup(struct libvhost_dev *dev);
 
 /** What is known about a device. Since 0.1. */
