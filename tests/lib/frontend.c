@@ -234,6 +234,22 @@ void handshake(struct fake *p)
 #define RING_AVAIL 0x1000u
 #define RING_USED  0x2000u
 
+/*
+ * Rings must not share a kick: the one that is served first drains it for the others. The first ring's is the one that
+ * tests signal.
+ */
+static int give_kick(struct fake *p, uint32_t index)
+{
+	int fd, rc;
+
+	if (!index)
+		return ask_fd(p, LIBVHOST_OP_SET_VRING_KICK, index, p->kick);
+	fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	rc = ask_fd(p, LIBVHOST_OP_SET_VRING_KICK, index, fd);
+	close(fd);
+	return rc;
+}
+
 int ring_up(struct fake *p, uint32_t index)
 {
 	uint64_t at = UADDR + index * 0x4000u;
@@ -243,7 +259,7 @@ int ring_up(struct fake *p, uint32_t index)
 	rc = rc ? rc : ask_addr(p, index, at, at + RING_AVAIL, at + RING_USED);
 	rc = rc ? rc : ask_fd(p, LIBVHOST_OP_SET_VRING_CALL, index, p->call);
 	rc = rc ? rc : ask_fd(p, LIBVHOST_OP_SET_VRING_ERR, index, p->err);
-	rc = rc ? rc : ask_fd(p, LIBVHOST_OP_SET_VRING_KICK, index, p->kick);
+	rc = rc ? rc : give_kick(p, index);
 	return rc ? rc : ask_state(p, LIBVHOST_OP_SET_VRING_ENABLE, index, 1);
 }
 
