@@ -49,7 +49,13 @@ struct libvhost_dev_ops {
 	 * everything is taken back.
 	 */
 	int (*bind_notifier)(void *arg, uint32_t queue, int fd, uint32_t on);
-	void *arg; /**< passed to both */
+	void *arg; /**< passed to all */
+	/**
+	 * Where a packed ring continues whose back-end died without an inflight region: only the driver knows. Called
+	 * from reconnect and force_stop for each such queue; fills *base (32 bits, as GET_VRING_BASE) and returns 0.
+	 * NULL or non-zero: the device comes back stopped, with a NEEDS_RESET event. Split rings never ask.
+	 */
+	int (*ring_base)(void *arg, uint32_t queue, uint32_t *base);
 };
 
 /** Options of libvhost_dev_init(). Since 0.1. */
@@ -72,8 +78,14 @@ struct libvhost_dev_opts {
 #define LIBVHOST_DEV_ASYNC	       0x1u  /**< init returns -EINPROGRESS with *ret set; dispatch finishes it */
 #define LIBVHOST_DEV_AUTO_RECONNECT    0x2u  /**< reconnect from dispatch when the peer goes away */
 #define LIBVHOST_DEV_USE_GPA_ADDRESSES 0x4u  /**< acknowledge protocol bit 21 (some peers use it for something else) */
-#define LIBVHOST_DEV_USE_SHMEM	       0x8u  /**< acknowledge protocol bit 22; needs on_request */
+#define LIBVHOST_DEV_USE_SHMEM	       0x8u  /**< acknowledge protocol bit 22: see <vhost/share.h> */
 #define LIBVHOST_DEV_WAIT	       0x20u /**< wait for a socket that does not exist yet */
+#define LIBVHOST_DEV_INFLIGHT	       0x40u /**< keep an inflight region if the peer can: see <vhost/inflight.h> */
+/** A stop leaves requests in the inflight region instead of draining them, if the peer can (protocol bit 20); needs
+ * INFLIGHT. */
+#define LIBVHOST_DEV_STOP_INFLIGHT  0x80u
+#define LIBVHOST_DEV_HOST_NOTIFIERS 0x100u /**< accept mapped doorbells: see <vhost/share.h> */
+#define LIBVHOST_DEV_SHARED_OBJECTS 0x200u /**< take part in the context's table of shared objects: <vhost/share.h> */
 
 /**
  * Connects and negotiates what does not depend on the guest: features, protocol features, queue count, memory slots,
@@ -115,6 +127,8 @@ struct libvhost_dev_info {
 	uint64_t generation;				 /**< counts successful connections: 1 after init */
 	uint32_t parts;					 /**< transports */
 	uint32_t status;				 /**< virtio device status as last written */
+	uint32_t guarantee;				 /**< enum libvhost_guarantee of a reconnect now */
+	uint32_t logging;				 /**< 1: the peer writes the dirty log */
 };
 
 /** @return 0; -EINVAL. Thread-safe, works at any time. Since 0.1. */
@@ -148,8 +162,11 @@ struct libvhost_queue {
 	uint32_t size;	/**< sizeof(struct libvhost_queue) */
 	uint32_t flags; /**< LIBVHOST_QUEUE_* */
 	uint32_t num;	/**< entries, 1..32768, power of two for split rings */
-	uint32_t base;	/**< where it continues: split avail index 0..65535; packed with wrap bits, 32 bits */
-	uint64_t desc;	/**< guest-physical addresses */
+	/** Where it continues. Split: available index 0..65535. Packed, counted only with HAS_BASE: bits 0..14
+	 * available index, 15 its wrap counter, 16..30 used index, 31 its wrap counter; without: a fresh ring
+	 * (0x80008000). */
+	uint32_t base;
+	uint64_t desc; /**< guest-physical addresses */
 	uint64_t avail;
 	uint64_t used;
 	int32_t kick_fd;  /**< with HAS_KICK: -1 = polling, else duplicated; without: the library makes an eventfd */
@@ -163,7 +180,8 @@ struct libvhost_queue {
 #define LIBVHOST_QUEUE_HAS_KICK 0x1u
 #define LIBVHOST_QUEUE_HAS_CALL 0x2u
 #define LIBVHOST_QUEUE_HAS_ERR	0x4u
-#define LIBVHOST_QUEUE_DISABLED 0x8u /**< set up but leave disabled at start */
+#define LIBVHOST_QUEUE_DISABLED 0x8u  /**< set up but leave disabled at start */
+#define LIBVHOST_QUEUE_HAS_BASE 0x10u /**< packed: .base is given; always set when read */
 
 /**
  * Sets up queue @p index. Any order, any time before start, holes allowed; start checks the whole.
@@ -217,6 +235,22 @@ LIBVHOST_API int libvhost_dev_force_stop(struct libvhost_dev *dev);
  * @return 0; -EINPROGRESS; errors of exec. Since 0.1. */
 LIBVHOST_API int libvhost_dev_reset(struct libvhost_dev *dev, const struct libvhost_call_opts *opts);
 
+/**
+ * Starts one queue of a running device that was set up after start or stopped by stop_queue. Blocks; a back-end that
+ * enables rings one by one needs nothing else.
+ * @return 0; -ENOENT (not set up); -EALREADY (runs); -EINVAL (device not running, areas unmapped); -EBUSY; errors of
+ * exec. Since 0.1.
+ */
+LIBVHOST_API int libvhost_dev_start_queue(struct libvhost_dev *dev, uint32_t index, uint32_t timeout_ms);
+
+/** Stops one queue and reads where it stopped; the others run on. @return 0; -ENOENT; -EALREADY (does not run); -EBUSY;
+ * errors of exec. Since 0.1. */
+LIBVHOST_API int libvhost_dev_stop_queue(struct libvhost_dev *dev, uint32_t index, uint32_t timeout_ms);
+
+/** The guest reset one queue (virtio 1.2, 2.6.1): stops it if it runs and forgets its set-up and what was in flight.
+ * @return 0; -ENOENT; -EBUSY; errors of exec. Since 0.1. */
+LIBVHOST_API int libvhost_dev_reset_queue(struct libvhost_dev *dev, uint32_t index, uint32_t timeout_ms);
+
 /** Ends the running operation within 100 ms, from any thread; it returns -ECANCELED. @return 0; -EINVAL. Since 0.1. */
 LIBVHOST_API int libvhost_dev_cancel(struct libvhost_dev *dev);
 
@@ -230,6 +264,30 @@ LIBVHOST_API int libvhost_dev_cancel(struct libvhost_dev *dev);
  * queue count or config). Since 0.1.
  */
 LIBVHOST_API int libvhost_dev_reconnect(struct libvhost_dev *dev, const struct libvhost_call_opts *opts);
+
+enum libvhost_reconnect_mode {
+	LIBVHOST_RECONNECT_FOREVER = 0, /**< until it succeeds, is cancelled, or the peer offers less */
+	LIBVHOST_RECONNECT_LIMITED = 1, /**< at most .attempts, then one more DISCONNECTED event with -ETIMEDOUT */
+	LIBVHOST_RECONNECT_NONE = 2	/**< only libvhost_dev_reconnect() */
+};
+
+/** How an automatic reconnect goes about it. All-zero: what AUTO_RECONNECT does by default. Since 0.1. */
+struct libvhost_reconnect_policy {
+	uint32_t size;		 /**< sizeof(struct libvhost_reconnect_policy) */
+	uint32_t mode;		 /**< enum libvhost_reconnect_mode */
+	uint32_t attempts;	 /**< LIMITED: 1..1000000 */
+	uint32_t first_ms;	 /**< pause after the first failed attempt, 1..60000; 0 = 100. It doubles up to */
+	uint32_t max_ms;	 /**< this, 1..600000; 0 = 5000 */
+	uint32_t jitter_percent; /**< each pause is cut by a random part of up to this, 0..100, so that many devices of
+				  * one peer do not come back in step; also spreads the first attempt over first_ms */
+};
+
+/**
+ * Says how the device reconnects by itself from dispatch, also while it does; LIBVHOST_DEV_AUTO_RECONNECT is this with
+ * all zero. A socket file that appears is noticed at once (inotify) and shortens a pause, down to the jitter's part.
+ * @return 0; -EINVAL; -E2BIG; -ENOTSUP (a transport that cannot be opened again). Since 0.1.
+ */
+LIBVHOST_API int libvhost_dev_set_reconnect(struct libvhost_dev *dev, const struct libvhost_reconnect_policy *policy);
 
 /** Reads configuration space. @return 0; -EINVAL (range); -ENOTSUP; -EIO (the peer refused); errors of exec. Since 0.1.
  */
@@ -249,6 +307,28 @@ LIBVHOST_API int libvhost_virtqueue_mask(struct libvhost_dev *dev, uint32_t inde
 /** Tests and clears whether a call arrived while the queue was masked; call it after unmask so that none is lost.
  * @return 1, 0; -ENOENT. Since 0.1. */
 LIBVHOST_API int libvhost_virtqueue_pending(struct libvhost_dev *dev, uint32_t index);
+
+/**
+ * A descriptor that is signalled whenever configuration space changed (the guest's configuration interrupt), besides
+ * the event; duplicated. -1 = none.
+ * @return 0; -EBADF; -EMFILE. Since 0.1.
+ */
+LIBVHOST_API int libvhost_dev_set_config_call(struct libvhost_dev *dev, int fd);
+
+/** Masks (1) or unmasks (0) that descriptor: while masked, changes are only remembered. @return 0; -EINVAL. Since 0.1.
+ */
+LIBVHOST_API int libvhost_config_mask(struct libvhost_dev *dev, uint32_t mask);
+
+/** Tests and clears whether configuration changed while masked; call it after unmask so that none is lost. @return 1,
+ * 0; -EINVAL. Since 0.1. */
+LIBVHOST_API int libvhost_config_pending(struct libvhost_dev *dev);
+
+/**
+ * Why the guest cannot be migrated while it has this device, as a sentence in @p buf ("" if nothing stands in the way):
+ * a peer without dirty log, a mapped shared-memory window.
+ * @return 1 blocked, 0 not; -EINVAL. Thread-safe. Since 0.1.
+ */
+LIBVHOST_API int libvhost_dev_migration_blocker(struct libvhost_dev *dev, char *buf, size_t cap);
 
 /** One epoll-able descriptor, readable when dispatch has something to do; made on the first call, owned by the device.
  * @return descriptor; -EMFILE; -ENOMEM. Since 0.1. */

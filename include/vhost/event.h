@@ -20,14 +20,20 @@ enum libvhost_event_type {
 					      libvhost_dev_operation */
 	LIBVHOST_EVENT_CONFIG_CHANGE = 2, /**< configuration space changed; read it again */
 	LIBVHOST_EVENT_DISCONNECTED = 3,  /**< the peer is gone; err says why */
-	LIBVHOST_EVENT_RECONNECTED = 4,	  /**< replayed to a new peer; value[0] = enum libvhost_guarantee */
-	LIBVHOST_EVENT_NEEDS_RESET = 5,	  /**< the device is broken until the guest resets it; sent once */
-	LIBVHOST_EVENT_LOST = 6,	  /**< the peer's state is unknown: only stop, reset, reconnect, cleanup work */
-	LIBVHOST_EVENT_QUEUE_ERROR = 7,	  /**< one queue broke; queue says which */
-	LIBVHOST_EVENT_QUEUE_CALL = 8,	  /**< in-band notification: buffers were used */
-	LIBVHOST_EVENT_CONNECTED = 9,	  /**< back-end: a front-end connected */
-	LIBVHOST_EVENT_STARTED = 10,	  /**< back-end: a queue runs */
-	LIBVHOST_EVENT_STOPPED = 11	  /**< back-end: a queue stopped */
+	/** Replayed to a new peer: value[0] = enum libvhost_guarantee, value[1] = microseconds from the old peer's end,
+	 * value[2] = from the moment the new one could be reached, both until the rings ran; value[3] = attempts. */
+	LIBVHOST_EVENT_RECONNECTED = 4,
+	LIBVHOST_EVENT_NEEDS_RESET = 5, /**< the device is broken until the guest resets it; sent once */
+	LIBVHOST_EVENT_LOST = 6,	/**< the peer's state is unknown: only stop, reset, reconnect, cleanup work */
+	LIBVHOST_EVENT_QUEUE_ERROR = 7, /**< one queue broke; queue says which */
+	LIBVHOST_EVENT_QUEUE_CALL = 8,	/**< in-band notification: buffers were used */
+	LIBVHOST_EVENT_CONNECTED = 9,	/**< back-end: a front-end connected */
+	LIBVHOST_EVENT_STARTED = 10,	/**< back-end: a queue runs */
+	LIBVHOST_EVENT_STOPPED = 11,	/**< back-end: a queue stopped */
+	LIBVHOST_EVENT_HOST_NOTIFIER =
+		12, /**< the doorbell of a queue came (value[0] 1) or went (0); <vhost/share.h> */
+	LIBVHOST_EVENT_SHMEM =
+		13 /**< a window changed: value[0] = shmid, [1] = offset, [2] = bytes, [3] = 1 map, 0 unmap */
 };
 
 /** What a reconnect can promise about requests that were in flight (LIBVHOST_EVENT_RECONNECTED, value[0]). */

@@ -9,9 +9,12 @@
 #include <vhost/dev.h>
 #include <vhost/error.h>
 #include <vhost/event.h>
+#include <vhost/freeze.h>
+#include <vhost/inflight.h>
 #include <vhost/mem.h>
 #include <vhost/ops.h>
 #include <vhost/req.h>
+#include <vhost/share.h>
 #include <vhost/transport.h>
 #include <vhost/vq.h>
 #include <vhost/worker.h>

@@ -89,6 +89,51 @@ LIBVHOST_API int libvhost_mem_regions(struct libvhost_mem *mem, struct libvhost_
 LIBVHOST_API int libvhost_mem_translate(struct libvhost_mem *mem, uint64_t gpa, uint64_t len, void **hva,
 					uint64_t *contiguous);
 
+/**
+ * Begins to log which pages the devices write (4096 bytes each, whatever the host's page size). One bitmap for all
+ * devices, a sealed memfd that later commits let grow. All attached devices are told in parallel under one deadline;
+ * running ones go on running. When it returns, every write that follows is logged: by a device that is stopped, from
+ * its start on. What the host itself writes it tells libvhost_mem_log_mark().
+ * @param lost  as commit
+ * @return 0, also when devices were lost; -EALREADY (logs); -ENOTSUP (a device cannot log: the text is its migration
+ * blocker; nothing was changed); -EBUSY; -EMFILE; -ENOMEM; -EINVAL. Since 0.1.
+ */
+LIBVHOST_API int libvhost_mem_log_start(struct libvhost_mem *mem, uint32_t timeout_ms, uint32_t *lost);
+
+/** Ends it; pages not yet synced are forgotten. @return 0, also when devices were lost; -EALREADY (does not log);
+ * -EBUSY; -EINVAL. Since 0.1. */
+LIBVHOST_API int libvhost_mem_log_stop(struct libvhost_mem *mem, uint32_t timeout_ms, uint32_t *lost);
+
+/**
+ * Takes the dirty pages of a range out of the log: each word is exchanged with 0 atomically, so that a write is
+ * reported now or the next time and never lost. Bit n of @p bitmap (word n / 64, bit n % 64) stands for the page at
+ * gpa + n * 4096 and is set, never cleared. Costs time by the size of the log only, not by the number of queues. One
+ * scanner at a time per range.
+ * @param gpa, size  multiples of 4096
+ * @param pages  NULL, or how many were dirty
+ * @return 0; -EINVAL (misaligned, does not log). Since 0.1.
+ */
+LIBVHOST_API int libvhost_mem_log_sync(struct libvhost_mem *mem, uint64_t gpa, uint64_t size, uint64_t *bitmap,
+				       uint64_t *pages);
+
+/** Dirty memory, whole 4096-byte pages. Since 0.1. */
+struct libvhost_dirty_range {
+	uint64_t gpa;  /**< guest-physical address */
+	uint64_t size; /**< bytes */
+};
+
+/**
+ * The same as ranges, ascending, neighbours joined. Begin with *cursor 0 and call until *count comes back 0.
+ * @param count  in: room; out: stored
+ * @return 0; -EINVAL. Since 0.1.
+ */
+LIBVHOST_API int libvhost_mem_log_ranges(struct libvhost_mem *mem, uint64_t *cursor,
+					 struct libvhost_dirty_range *ranges, uint32_t *count);
+
+/** Marks what the host wrote itself. Thread-safe, takes no lock. Without a log: no effect. @return 0; -EINVAL. Since
+ * 0.1. */
+LIBVHOST_API int libvhost_mem_log_mark(struct libvhost_mem *mem, uint64_t gpa, uint64_t len);
+
 /** Copies the last error. @return 0; -EINVAL. Thread-safe. Since 0.1. */
 LIBVHOST_API int libvhost_mem_error(struct libvhost_mem *mem, struct libvhost_error *err);
 

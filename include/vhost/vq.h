@@ -41,11 +41,12 @@ struct libvhost_vq_opts {
 	uint32_t size;	   /**< sizeof(struct libvhost_vq_opts) */
 	uint32_t flags;	   /**< LIBVHOST_VQ_* */
 	uint32_t role;	   /**< enum libvhost_vq_role */
-	uint32_t num;	   /**< entries, power of two (split), 1..32768 */
+	uint32_t num;	   /**< entries, 1..32768; split: power of two */
 	uint32_t index;	   /**< queue index, for messages */
-	uint32_t base;	   /**< where the ring continues, as SET_VRING_BASE; driver: index at which the empty ring
-			    * starts, normally 0; ignored with RESUME */
-	uint64_t features; /**< virtio bits in use: INDIRECT_DESC 28, EVENT_IDX 29, VERSION_1 32, RING_PACKED 34 */
+	uint32_t base;	   /**< where the ring continues, as SET_VRING_BASE (packed: 32 bits, only with HAS_BASE, else
+			    * 0x80008000); driver: where the empty ring starts, normally 0; ignored with RESUME */
+	uint64_t features; /**< virtio bits in use: INDIRECT_DESC 28, EVENT_IDX 29, VERSION_1 32, RING_PACKED 34,
+			    * IN_ORDER 35 */
 	uint64_t desc;	   /**< guest-physical addresses */
 	uint64_t avail;
 	uint64_t used;
@@ -59,7 +60,8 @@ struct libvhost_vq_opts {
 
 #define LIBVHOST_VQ_HAS_KICK 0x1u
 #define LIBVHOST_VQ_HAS_CALL 0x2u
-#define LIBVHOST_VQ_RESUME   0x4u /**< driver: take over a ring that holds requests, do not initialise it */
+#define LIBVHOST_VQ_RESUME   0x4u /**< split driver: take over a ring that holds requests, do not initialise it */
+#define LIBVHOST_VQ_HAS_BASE 0x8u /**< packed: .base is given */
 
 /**
  * Attaches to a ring. Keeps @p mem alive and follows its changes: when an area of the ring is no longer mapped, the
@@ -73,8 +75,8 @@ struct libvhost_vq_opts {
  *
  * A device continues at base; used.idx is taken from the ring.
  * @return 0; -EINVAL; -E2BIG (options this library does not know); -EFAULT (an area is not mapped, not writable or
- * misaligned, or crosses a region border); -EBADMSG (RESUME: the ring is inconsistent); -ENOTSUP (packed in 0.1);
- * -ENOMEM. The error is in the context. Since 0.1.
+ * misaligned, or crosses a region border); -EBADMSG (RESUME: the ring is inconsistent); -ENOTSUP (RESUME of a packed
+ * ring, whose driver state is not in memory); -ENOMEM. The error is in the context. Since 0.1.
  */
 LIBVHOST_API LIBVHOST_MUST_CHECK int libvhost_vq_new(struct libvhost_ctx *ctx, struct libvhost_mem *mem,
 						     const struct libvhost_vq_opts *opts, struct libvhost_vq **ret);
@@ -138,7 +140,7 @@ struct libvhost_iov {
 /** A request taken by the device role. Since 0.1. */
 struct libvhost_chain {
 	uint32_t size;		  /**< sizeof(struct libvhost_chain), set by the caller */
-	uint32_t head;		  /**< identifies the request until it is pushed */
+	uint32_t head;		  /**< identifies the request until it is pushed (packed: its buffer id) */
 	uint32_t n_read;	  /**< pieces the device reads, first in iov */
 	uint32_t n_write;	  /**< pieces the device writes, after them */
 	uint64_t read_len;	  /**< bytes */
@@ -171,7 +173,7 @@ LIBVHOST_API int libvhost_vq_flush(struct libvhost_vq *vq);
 struct libvhost_vq_info {
 	uint32_t size;		/**< sizeof(struct libvhost_vq_info) */
 	uint32_t broken;	/**< 1: unusable until reset */
-	uint32_t base;		/**< where the ring would continue, as GET_VRING_BASE returns it */
+	uint32_t base;		/**< where the ring would continue, as GET_VRING_BASE returns it (packed: 32 bits) */
 	uint32_t in_flight;	/**< requests taken and not pushed (device), added and not returned (driver) */
 	uint64_t requests;	/**< requests popped or added so far */
 	uint64_t notifications; /**< kicks or calls that were due so far and sent if there is a descriptor */

@@ -152,4 +152,11 @@ static void finish(void *client, int result)
 	leave(dev);
 }
 
-const struct lv_mem_client_ops lv_dev_mem_client = {prepare, unprepare, begin, progress, pollfds, finish};
+const struct lv_mem_client_ops lv_dev_mem_client = {
+	.prepare = prepare,
+	.unprepare = unprepare,
+	.begin = begin,
+	.progress = progress,
+	.pollfds = pollfds,
+	.finish = finish,
+};

@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include "core/error.h"
 #include "device/record.h"
+#include "memory/log.h"
 #include "memory/mem.h"
 
 /* A growable program. Arrays that requests point to (memory tables) live in its arena and die with it. */
@@ -38,13 +39,16 @@ struct lv_queue_fds {
 };
 
 enum lv_plan_kind {
-	LV_PLAN_CONNECT, /* fresh peer: read offers, negotiate what does not depend on the guest */
-	LV_PLAN_START,	 /* features, memory, rings | barrier | kick, enable */
-	LV_PLAN_STOP,	 /* disable, read bases */
-	LV_PLAN_RESUME,	 /* reconnect: connect + start from the remembered record in two waits; shrunk offers are an
-			    error */
-	LV_PLAN_MEMORY,	 /* peer_mem -> mem */
-	LV_PLAN_RESET,	 /* the guest wrote status 0: stop, reset, forget accepted features and queues in the record */
+	LV_PLAN_CONNECT,     /* fresh peer: read offers, negotiate what does not depend on the guest */
+	LV_PLAN_START,	     /* features, memory, rings | barrier | kick, enable */
+	LV_PLAN_STOP,	     /* disable, read bases */
+	LV_PLAN_RESUME,	     /* reconnect: connect + start from the remembered record in two waits; shrunk offers are an
+				error */
+	LV_PLAN_MEMORY,	     /* peer_mem -> mem, and the dirty log on, off, larger (before) or smaller (after) */
+	LV_PLAN_INFLIGHT,    /* features and sizes, then GET_INFLIGHT_FD: the region ahead of the first start */
+	LV_PLAN_QUEUE_START, /* one queue of a running device */
+	LV_PLAN_QUEUE_STOP,
+	LV_PLAN_RESET, /* the guest wrote status 0: stop, reset, forget accepted features and queues in the record */
 };
 
 /* What a plan may read, and the record copy it may write. One part (transport) of one device. */
@@ -61,7 +65,11 @@ struct lv_plan_env {
 	uint32_t dev_flags;	 /* LIBVHOST_DEV_* */
 	uint64_t protocol_never; /* protocol features not to acknowledge */
 	bool has_on_request;
-	const int *config_call; /* vDPA: eventfd for configuration changes; NULL = none */
+	const int *config_call;	  /* vDPA: eventfd for configuration changes; NULL = none */
+	const struct lv_log *log; /* the dirty log to establish; NULL = none is wanted */
+	int inflight_fd; /* of the region in the record, -1 = none. Borrowed, as out_fd of GET_INFLIGHT_FD is to
+			    be taken by whoever runs the program */
+	uint32_t queue;	 /* LV_PLAN_QUEUE_*: the one it is about */
 };
 
 struct lv_plan {

@@ -32,7 +32,8 @@ struct lv_record_queue {
 enum {
 	LV_RF_RUNNING = 1u << 0,    /* the device is started */
 	LV_RF_NEGOTIATED = 1u << 1, /* features and protocol features below are remembered from a peer */
-	LV_RF_LOG = 1u << 2	    /* the dirty log is on: LOG_ALL and the rings' log addresses are sent */
+	LV_RF_LOG = 1u << 2,	    /* the dirty log is on: LOG_ALL and the rings' log addresses are sent */
+	LV_RF_INFLIGHT = 1u << 3    /* there is an inflight region: its descriptor lies beside the record */
 };
 
 struct lv_record {
@@ -43,11 +44,14 @@ struct lv_record {
 						     guest is shown the same and a rolled-back peer still fits */
 	uint64_t acked[LIBVHOST_FEATURE_WORDS];	  /* by the guest; bit 30 and LOG_ALL are added when sent */
 	uint64_t protocol_offered, protocol_acked;
-	uint64_t backend_offered, backend_acked; /* kernel back-end features */
-	uint64_t generation;			 /* connections so far */
-	uint64_t iova_first, iova_last;		 /* vDPA */
-	uint8_t config[LV_RECORD_CONFIG];	 /* last configuration read, to notice a shrunk one */
-	struct lv_record_queue queue[];		 /* num_queues */
+	uint64_t backend_offered, backend_acked;  /* kernel back-end features */
+	uint64_t generation;			  /* connections so far */
+	uint64_t iova_first, iova_last;		  /* vDPA */
+	uint64_t log_bytes;			  /* of the bitmap as the peer was last told */
+	uint64_t inflight_bytes, inflight_offset; /* of the region in its file */
+	uint32_t inflight_queues, inflight_num;	  /* what it was made for: queues, entries of the largest */
+	uint8_t config[LV_RECORD_CONFIG];	  /* last configuration read, to notice a shrunk one */
+	struct lv_record_queue queue[];		  /* num_queues */
 };
 
 size_t lv_record_size(uint32_t num_queues);

@@ -11,6 +11,7 @@
 #include <poll.h>
 #include <vhost/mem.h>
 #include "core/ctx.h"
+#include "memory/log.h"
 
 /* Ring addresses and regions on vhost-user are gpa + this: unique per region, never 0, and not a host address. */
 #define LV_COOKIE_BASE 0x100000000000ull
@@ -81,7 +82,12 @@ struct lv_mem_client_ops {
 	int (*prepare)(void *client, const struct lv_snapshot *now);
 	/* Undoes prepare when another client refused. */
 	void (*unprepare)(void *client);
-	/* Begins telling the peer. 1 = nothing to do, 0 = wait, negative = failed. */
+	/* Whether the client's peer can write a dirty log: 0, or -ENOTSUP and why as a sentence (its migration
+	 * blocker).
+	 */
+	int (*can_log)(void *client, char *why, size_t cap);
+	/* Begins telling the peer: the map, and whatever lv_mem_log() says now. 1 = nothing to do, 0 = wait, negative =
+	 * failed. */
 	int (*begin)(void *client, struct lv_snapshot *old, struct lv_snapshot *now, uint64_t deadline);
 	/* 1 done, 0 wait, negative failed (the client marks itself LOST). */
 	int (*progress)(void *client);
@@ -91,6 +97,9 @@ struct lv_mem_client_ops {
 	 * last client's. */
 	void (*finish)(void *client, int result);
 };
+
+/* The log that devices shall write, NULL = none: a reference for the caller. Any thread. */
+struct lv_log *lv_mem_log(struct libvhost_mem *mem);
 
 struct lv_mem_client; /* list node, owned by memory/ */
 /* Attaching takes a reference to mem, detaching drops it. Both wait for a running commit to end: not from a client's

@@ -145,7 +145,7 @@ static int split_flush(struct libvhost_vq *vq)
 	return lv_vq_signal(vq, vq->opts.flags & LIBVHOST_VQ_HAS_CALL, vq->opts.call_fd) < 0 ? 0 : 1;
 }
 
-static uint16_t split_device_base(struct libvhost_vq *vq)
+static uint32_t split_device_base(struct libvhost_vq *vq)
 {
 	return vq->dev.avail_idx;
 }

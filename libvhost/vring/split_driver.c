@@ -337,7 +337,7 @@ static int split_get_used(struct libvhost_vq *vq, struct libvhost_used *used, ui
 	return 0;
 }
 
-static uint16_t split_driver_base(struct libvhost_vq *vq)
+static uint32_t split_driver_base(struct libvhost_vq *vq)
 {
 	return vq->broken || look(vq) < 0 ? vq->drv.used_idx : vq->drv.used_seen;
 }

@@ -21,7 +21,7 @@ struct lv_vq_ops {
 	/* Finds the areas in a (new) snapshot. Negative (error recorded, nothing changed) if one is not there. */
 	int (*map)(struct libvhost_vq *vq, const struct lv_snapshot *snap);
 	int (*notify_enable)(struct libvhost_vq *vq, bool on);
-	uint16_t (*base)(struct libvhost_vq *vq); /* also of a broken queue */
+	uint32_t (*base)(struct libvhost_vq *vq); /* also of a broken queue */
 	int (*add)(struct libvhost_vq *vq, const struct libvhost_buf *bufs, uint32_t n_read, uint32_t n_write,
 		   uint64_t token);
 	int (*kick)(struct libvhost_vq *vq);
@@ -30,7 +30,7 @@ struct lv_vq_ops {
 	int (*push)(struct libvhost_vq *vq, uint32_t head, uint64_t written);
 	int (*flush)(struct libvhost_vq *vq);
 };
-extern const struct lv_vq_ops lv_split_driver_ops, lv_split_device_ops;
+extern const struct lv_vq_ops lv_split_driver_ops, lv_split_device_ops; /* lv_packed_driver_ops, lv_packed_device_ops */
 
 /* A request the driver offered, indexed by its head descriptor. */
 struct lv_offer {
@@ -99,6 +99,10 @@ struct libvhost_vq {
 		struct lv_split_driver drv;
 		struct lv_split_device dev;
 	};
+	/* device: set by the back-end before it is first served, or while nobody serves it; borrowed; NULL = none */
+	struct lv_inflight *inflight; /* this queue's part of the region; see vring/inflight.h */
+	struct lv_log *log;	      /* what the device writes is marked here, once per flush */
+	uint64_t used_log;	      /* guest address of the used ring for it, UINT64_MAX = the ring is not logged */
 	uint64_t requests, notifications, notify_errors;
 	struct libvhost_ctx *ctx;
 	struct libvhost_vq_opts opts;

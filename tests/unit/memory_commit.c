@@ -75,8 +75,14 @@ static void fake_finish(void *client, int result)
 	f->result = result;
 }
 
-static const struct lv_mem_client_ops fake_ops = {fake_prepare,	 fake_unprepare, fake_begin,
-						  fake_progress, fake_pollfds,	 fake_finish};
+static const struct lv_mem_client_ops fake_ops = {
+	.prepare = fake_prepare,
+	.unprepare = fake_unprepare,
+	.begin = fake_begin,
+	.progress = fake_progress,
+	.pollfds = fake_pollfds,
+	.finish = fake_finish,
+};
 
 static void attach(struct guest *g, struct fake *f)
 {
