@@ -39,16 +39,16 @@ struct lv_queue_fds {
 };
 
 enum lv_plan_kind {
-	LV_PLAN_CONNECT,     /* fresh peer: read offers, negotiate what does not depend on the guest */
-	LV_PLAN_START,	     /* features, memory, rings | barrier | kick, enable */
-	LV_PLAN_STOP,	     /* disable, read bases */
-	LV_PLAN_RESUME,	     /* reconnect: connect + start from the remembered record in two waits; shrunk offers are an
-				error */
-	LV_PLAN_MEMORY,	     /* peer_mem -> mem, and the dirty log on, off, larger (before) or smaller (after) */
-	LV_PLAN_INFLIGHT,    /* features and sizes, then GET_INFLIGHT_FD: the region ahead of the first start */
+	LV_PLAN_CONNECT,  /* fresh peer: read offers, negotiate what does not depend on the guest */
+	LV_PLAN_START,	  /* features, memory, rings | barrier | kick, enable */
+	LV_PLAN_STOP,	  /* disable, read bases */
+	LV_PLAN_RESUME,	  /* reconnect: connect + start from the remembered record in two waits; shrunk offers are an
+			     error */
+	LV_PLAN_MEMORY,	  /* peer_mem -> mem, and the dirty log on, off, larger (before) or smaller (after) */
+	LV_PLAN_RESET,	  /* the guest wrote status 0: stop, reset, forget accepted features and queues in the record */
+	LV_PLAN_INFLIGHT, /* features and sizes, then GET_INFLIGHT_FD: the region ahead of the first start */
 	LV_PLAN_QUEUE_START, /* one queue of a running device */
 	LV_PLAN_QUEUE_STOP,
-	LV_PLAN_RESET, /* the guest wrote status 0: stop, reset, forget accepted features and queues in the record */
 };
 
 /* What a plan may read, and the record copy it may write. One part (transport) of one device. */

@@ -182,8 +182,9 @@ static void note(struct planrig *rig, const char *text)
 
 int planrig_run(struct planrig *rig, enum lv_plan_kind kind)
 {
-	static const char *const names[] = {"[connect]\n", "[start]\n",	 "[stop]\n",
-					    "[resume]\n",  "[memory]\n", "[reset]\n"};
+	static const char *const names[] = {"[connect]\n",  "[start]\n",       "[stop]\n",
+					    "[resume]\n",   "[memory]\n",      "[reset]\n",
+					    "[inflight]\n", "[start queue]\n", "[stop queue]\n"};
 	static char text[32768];
 	int ret, first = 1;
 
