@@ -176,21 +176,3 @@ void lv_dev_go_outside(struct libvhost_dev *dev)
 	pthread_cond_broadcast(&dev->idle);
 	pthread_mutex_unlock(&dev->lock);
 }
-
-int lv_dev_call_opts(struct libvhost_dev *dev, const struct libvhost_call_opts *opts, bool *async, uint64_t *deadline)
-{
-	struct libvhost_call_opts o;
-	int r = LV_OPTS_READ(&dev->err, &o, opts);
-
-	if (r)
-		return r;
-	if (o.flags & ~LIBVHOST_CALL_ASYNC || o.reserved)
-		return lv_fail(&dev->err, -EINVAL, LIBVHOST_EK_ARGUMENT,
-			       "call options: unknown flags %#x or reserved field set", o.flags);
-	if (o.timeout_ms > LV_TIMEOUT_MAX_MS)
-		return lv_fail(&dev->err, -EINVAL, LIBVHOST_EK_ARGUMENT, "call options: timeout of %u ms is above %u",
-			       o.timeout_ms, LV_TIMEOUT_MAX_MS);
-	*async = o.flags & LIBVHOST_CALL_ASYNC;
-	*deadline = lv_deadline(dev->ctx, o.timeout_ms);
-	return 0;
-}

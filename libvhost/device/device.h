@@ -157,7 +157,29 @@ void lv_dev_go_outside(struct libvhost_dev *dev);
 bool lv_dev_in_callback(const struct libvhost_dev *dev);
 /* What a call gets in a state that does not allow it. */
 int lv_dev_refuse_state(struct libvhost_dev *dev, const char *call);
-int lv_dev_call_opts(struct libvhost_dev *dev, const struct libvhost_call_opts *opts, bool *async, uint64_t *deadline);
+
+/* ---- call.c: the beginning of start, stop, reset and reconnect ---- */
+
+struct lv_call {
+	enum lv_op_kind kind;
+	const char *name;     /* for messages */
+	uint32_t states;      /* in which it is allowed */
+	uint32_t idle;	      /* those of them in which there is nothing to do: -EALREADY */
+	const char *why_idle; /* says so */
+	/* Asked before the claim; true: that was it, with *result. May be NULL. */
+	bool (*instead)(struct libvhost_dev *dev, int *result);
+	int (*check)(struct libvhost_dev *dev); /* of the working copy, before the plan begins. May be NULL */
+	int (*ended)(struct libvhost_dev *dev, int result);
+	/* out */
+	int result;
+	bool async;
+	uint64_t deadline;
+};
+
+/* Reads the options, claims the device. False: the call is over, with call->result. */
+bool lv_call_begin(struct libvhost_dev *dev, const struct libvhost_call_opts *opts, struct lv_call *call);
+/* Makes the working copy, begins the plan and waits for its end, or not. */
+int lv_call_run(struct libvhost_dev *dev, const struct lv_call *call, enum lv_plan_kind kind);
 
 /* ---- operation.c: the engine ---- */
 
@@ -265,8 +287,8 @@ void lv_reconnect_automatic(struct libvhost_dev *dev);
 /* Stop of a device that reconnects by itself: it will come back stopped. True if that was the case. */
 bool lv_reconnect_stop(struct libvhost_dev *dev, int *result);
 bool lv_reconnect_possible(const struct libvhost_dev *dev);
-/* Takes an automatic reconnect out of the way. */
-void lv_reconnect_yield(struct libvhost_dev *dev);
+/* Takes an automatic reconnect out of the way; false: the call goes on. */
+bool lv_reconnect_yield(struct libvhost_dev *dev, int *result);
 
 /* ---- memory_client.c ---- */
 

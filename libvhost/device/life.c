@@ -124,33 +124,28 @@ static int start_ended(struct libvhost_dev *dev, int r)
 	return 0;
 }
 
-int libvhost_dev_start(struct libvhost_dev *dev, const struct libvhost_call_opts *opts)
+static int check_start(struct libvhost_dev *dev)
 {
-	uint64_t deadline;
-	bool async;
-	int r;
+	int r = lv_queues_check(dev, dev->op.work, dev->op.mem);
 
-	if (!dev)
-		return -EINVAL;
-	r = lv_dev_call_opts(dev, opts, &async, &deadline);
-	if (r)
-		return r;
-	r = lv_dev_claim(dev, LV_OP_START, LV_STATE(NEGOTIATED) | LV_STATE(RUNNING), "start");
-	if (r)
-		return r;
-	if (dev->state == LIBVHOST_DEV_RUNNING)
-		return lv_dev_release(dev, lv_fail(&dev->err, -EALREADY, LIBVHOST_EK_STATE, "start: already running"));
-	r = lv_op_prepare(dev);
-	if (!r)
-		r = lv_queues_check(dev, dev->op.work, dev->op.mem);
 	if (!r)
 		r = lv_queues_make_fds(dev);
-	if (r)
-		return lv_dev_release(dev, r);
-	lv_dev_ack_policy(dev);
-	lv_op_begin(dev, async, deadline, start_ended);
-	lv_op_plan(dev, LV_PLAN_START);
-	return lv_op_run(dev);
+	if (!r)
+		lv_dev_ack_policy(dev);
+	return r;
+}
+
+int libvhost_dev_start(struct libvhost_dev *dev, const struct libvhost_call_opts *opts)
+{
+	struct lv_call call = {.kind = LV_OP_START,
+			       .name = "start",
+			       .states = LV_STATE(NEGOTIATED) | LV_STATE(RUNNING),
+			       .idle = LV_STATE(RUNNING),
+			       .why_idle = "already running",
+			       .check = check_start,
+			       .ended = start_ended};
+
+	return lv_call_begin(dev, opts, &call) ? lv_call_run(dev, &call, LV_PLAN_START) : call.result;
 }
 
 static int stop_ended(struct libvhost_dev *dev, int r)
@@ -172,27 +167,15 @@ static int stop_ended(struct libvhost_dev *dev, int r)
 
 int libvhost_dev_stop(struct libvhost_dev *dev, const struct libvhost_call_opts *opts)
 {
-	const uint32_t states = LV_STATE(NEGOTIATED) | LV_STATE(RUNNING) | LV_STATE(LOST);
-	uint64_t deadline;
-	bool async;
-	int r;
+	struct lv_call call = {.kind = LV_OP_STOP,
+			       .name = "stop",
+			       .states = LV_STATE(NEGOTIATED) | LV_STATE(RUNNING) | LV_STATE(LOST),
+			       .idle = LV_STATE(NEGOTIATED),
+			       .why_idle = "not running",
+			       .instead = lv_reconnect_stop,
+			       .ended = stop_ended};
 
-	if (!dev)
-		return -EINVAL;
-	r = lv_dev_call_opts(dev, opts, &async, &deadline);
-	if (r || lv_reconnect_stop(dev, &r))
-		return r;
-	r = lv_dev_claim(dev, LV_OP_STOP, states, "stop");
-	if (r)
-		return r;
-	if (dev->state == LIBVHOST_DEV_NEGOTIATED)
-		return lv_dev_release(dev, lv_fail(&dev->err, -EALREADY, LIBVHOST_EK_STATE, "stop: not running"));
-	r = lv_op_prepare(dev);
-	if (r)
-		return lv_dev_release(dev, r);
-	lv_op_begin(dev, async, deadline, stop_ended);
-	lv_op_plan(dev, LV_PLAN_STOP);
-	return lv_op_run(dev);
+	return lv_call_begin(dev, opts, &call) ? lv_call_run(dev, &call, LV_PLAN_STOP) : call.result;
 }
 
 int libvhost_dev_force_stop(struct libvhost_dev *dev)
@@ -235,22 +218,10 @@ static int reset_ended(struct libvhost_dev *dev, int r)
 
 int libvhost_dev_reset(struct libvhost_dev *dev, const struct libvhost_call_opts *opts)
 {
-	uint64_t deadline;
-	bool async;
-	int r;
+	struct lv_call call = {.kind = LV_OP_RESET,
+			       .name = "reset",
+			       .states = LV_STATE(NEGOTIATED) | LV_STATE(RUNNING) | LV_STATE(LOST),
+			       .ended = reset_ended};
 
-	if (!dev)
-		return -EINVAL;
-	r = lv_dev_call_opts(dev, opts, &async, &deadline);
-	if (r)
-		return r;
-	r = lv_dev_claim(dev, LV_OP_RESET, LV_STATE(NEGOTIATED) | LV_STATE(RUNNING) | LV_STATE(LOST), "reset");
-	if (r)
-		return r;
-	r = lv_op_prepare(dev);
-	if (r)
-		return lv_dev_release(dev, r);
-	lv_op_begin(dev, async, deadline, reset_ended);
-	lv_op_plan(dev, LV_PLAN_RESET);
-	return lv_op_run(dev);
+	return lv_call_begin(dev, opts, &call) ? lv_call_run(dev, &call, LV_PLAN_RESET) : call.result;
 }

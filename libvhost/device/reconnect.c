@@ -204,31 +204,24 @@ void lv_reconnect_automatic(struct libvhost_dev *dev)
 
 int libvhost_dev_reconnect(struct libvhost_dev *dev, const struct libvhost_call_opts *opts)
 {
-	uint64_t deadline;
-	bool async;
-	int r;
+	struct lv_call call = {
+		.kind = LV_OP_RECONNECT, .name = "reconnect", .states = LV_ANY_STATE, .instead = lv_reconnect_yield};
+	bool runs;
 
-	if (!dev)
-		return -EINVAL;
-	r = lv_dev_call_opts(dev, opts, &async, &deadline);
-	if (r)
-		return r;
-	lv_reconnect_yield(dev);
-	r = lv_dev_claim(dev, LV_OP_RECONNECT, LV_ANY_STATE, "reconnect");
-	if (r)
-		return r;
+	if (!lv_call_begin(dev, opts, &call))
+		return call.result;
 	if (!lv_reconnect_possible(dev))
 		return lv_dev_release(dev,
 				      lv_fail(&dev->err, -ENOTSUP, LIBVHOST_EK_UNSUPPORTED,
 					      "reconnect: this transport cannot be opened again; make a new device"));
-	r = lv_dev_was_running(dev);
+	runs = lv_dev_was_running(dev);
 	lv_dev_close(dev);
 	lv_dev_stopped_here(dev);
 	pthread_mutex_lock(&dev->lock);
-	dev->rec->flags |= r ? LV_RF_RUNNING : 0;
+	dev->rec->flags |= runs ? LV_RF_RUNNING : 0;
 	dev->state = LIBVHOST_DEV_RECONNECTING;
 	pthread_mutex_unlock(&dev->lock);
-	lv_op_begin(dev, async, deadline, replay_ended);
+	lv_op_begin(dev, call.async, call.deadline, replay_ended);
 	lv_reconnect_begin(dev, false);
 	dev->op.patient = true;
 	return lv_op_run(dev);
@@ -276,13 +269,15 @@ bool lv_reconnect_stop(struct libvhost_dev *dev, int *result)
 	return true;
 }
 
-void lv_reconnect_yield(struct libvhost_dev *dev)
+bool lv_reconnect_yield(struct libvhost_dev *dev, int *result)
 {
+	(void)result;
 	if (!take_automatic(dev))
-		return;
+		return false;
 	lv_op_abort(dev);
 	lv_dev_close(dev);
 	lv_dev_set_state(dev, LIBVHOST_DEV_DISCONNECTED);
 	dev->op.failed = 0;
 	lv_dev_release(dev, 0);
+	return false;
 }
