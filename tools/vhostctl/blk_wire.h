@@ -5,12 +5,13 @@
 
 #include <stdint.h>
 
+#include "ring_wire.h"
+
 #define VIRTIO_ID_BLOCK 2u
 
 enum { BLK_T_IN = 0, BLK_T_OUT = 1, BLK_T_FLUSH = 4, BLK_T_GET_ID = 8 };
 enum { BLK_S_OK = 0, BLK_S_IOERR = 1, BLK_S_UNSUPP = 2 };
 enum { BLK_F_SEG_MAX = 2, BLK_F_BLK_SIZE = 6, BLK_F_FLUSH = 9, BLK_F_MQ = 12 };
-enum { RING_F_INDIRECT_DESC = 28, RING_F_EVENT_IDX = 29, F_VERSION_1 = 32 };
 
 struct blk_header {
 	uint32_t type, reserved;
