@@ -43,3 +43,49 @@ serve() {
 	pids="$pids $serve_pid"
 	wait_for_socket "$serve_socket"
 }
+
+# testpmd VDEV-ARGUMENTS [OPTION…]: DPDK's net_vhost with 2 queue pairs, which sends every frame back on the pair it came
+# from. Commands go to descriptor 9. Sets $testpmd_pid. Memory without huge pages; frames that came before forwarding
+# began are kept.
+testpmd() {
+	testpmd_vdev=$1
+	shift
+	rm -f "$work/testpmd.in"
+	mkfifo "$work/testpmd.in"
+	exec 9<>"$work/testpmd.in"
+	: >"$work/testpmd.log"
+	RUNTIME_DIRECTORY=$work stdbuf -oL dpdk-testpmd --no-huge -m 256 --no-pci --lcores "0@0,1@0" --no-telemetry \
+		--log-level=lib.vhost.config:error --vdev "net_vhost0,queues=2,$testpmd_vdev" -- \
+		-i --auto-start --no-flush-rx --no-mlockall --nb-cores=1 --txq=2 --rxq=2 --total-num-mbufs=4096 "$@" \
+		<"$work/testpmd.in" >"$work/testpmd.log" 2>&1 9>&- &
+	testpmd_pid=$!
+	pids="$pids $testpmd_pid"
+	for _ in $(seq 1000); do
+		if grep -q 'io packet forwarding packets/burst' "$work/testpmd.log"; then return 0; fi
+		if ! kill -0 "$testpmd_pid" 2>/dev/null; then break; fi
+		sleep 0.01
+	done
+	sed 's/^/# /' "$work/testpmd.log" >&2
+	return 1
+}
+
+# testpmd_forward MODE: what testpmd does with frames from now on: io, rxonly, …
+testpmd_forward() {
+	printf '%s\n' stop "set fwd $1" start >&9
+	for _ in $(seq 500); do
+		if grep -q " $1 packet forwarding packets/burst" "$work/testpmd.log"; then return 0; fi
+		sleep 0.01
+	done
+	return 1
+}
+
+# testpmd_counts: how many frames it received and sent since it began, "RX TX"
+testpmd_counts() {
+	: >"$work/testpmd.log"
+	echo 'show port stats 0' >&9
+	for _ in $(seq 500); do
+		if grep -q 'Tx-pps' "$work/testpmd.log"; then break; fi
+		sleep 0.01
+	done
+	awk '/^ *RX-packets:/ { rx = $2 } /^ *TX-packets:/ { print rx, $2 }' "$work/testpmd.log"
+}
