@@ -3,12 +3,19 @@
  * The inflight region (vhost-user specification, "Inflight I/O tracking"): layouts, and one queue's part of it. Memory
  * that the front-end can write at any time, so every field is read once into a local and bounded by the size that was
  * agreed, never by the region's own desc_num.
+ *
+ * A killed process leaves exactly the stores it had executed, in program order. Therefore every store here is a
+ * release: the compiler may not move an earlier one behind it.
  */
 #ifndef LV_VRING_INFLIGHT_H
 #define LV_VRING_INFLIGHT_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+struct libvhost_vq;
+struct lv_used_elem;
 
 struct lv_inflight_split_desc {
 	uint8_t inflight, padding[5];
@@ -55,5 +62,47 @@ static inline uint64_t lv_inflight_queue_bytes(uint32_t num, int packed)
 
 	return (bytes + 63) & ~63ull;
 }
+
+/* One queue's tracker, made by attach and freed with the queue. The region stays the back-end's. */
+struct lv_inflight {
+	union {
+		struct lv_inflight_split *split;
+		struct lv_inflight_packed *packed;
+	};
+	uint32_t num;	  /* entries that are used: the ring's size, at most the region's */
+	uint64_t counter; /* of the next request */
+	/* Requests that were in flight when tracking began, oldest first, each to be served once more before new ones.
+	 */
+	uint16_t *again;
+	uint32_t n_again, next_again;
+};
+
+static inline bool lv_inflight_again(const struct lv_inflight *t)
+{
+	return t && t->next_again < t->n_again;
+}
+
+/*
+ * Begins tracking in a queue's part of the region, which has room for entries descriptors and must outlive the queue.
+ * The device-role queue has served nothing yet. An empty region is initialised; otherwise the last batch is finished,
+ * what is still marked will be popped again, and the ring continues behind it, wherever the queue was told to. 0;
+ * -EBADMSG (the region contradicts the ring or itself: nothing was written to it), -ENOMEM; the error is in the queue.
+ */
+int lv_inflight_attach(struct libvhost_vq *vq, void *region, uint32_t entries);
+void lv_inflight_free(struct lv_inflight *t); /* NULL is allowed */
+
+/* The request is about to be handed out. */
+static inline void lv_inflight_split_take(struct lv_inflight *t, uint32_t head)
+{
+	struct lv_inflight_split_desc *d = &t->split->desc[head];
+
+	__atomic_store_n(&d->counter, t->counter++, __ATOMIC_RELEASE);
+	__atomic_store_n(&d->inflight, 1, __ATOMIC_RELEASE);
+}
+
+/* Before used.idx: which entries the next value of it completes. */
+void lv_inflight_split_batch(struct lv_inflight *t, const struct lv_used_elem *done, uint32_t n);
+/* After it. */
+void lv_inflight_split_commit(struct lv_inflight *t, const struct lv_used_elem *done, uint32_t n, uint16_t used_idx);
 
 #endif

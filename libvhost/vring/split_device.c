@@ -5,6 +5,8 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "vring/inflight.h"
+
 static int split_device_notify(struct libvhost_vq *vq, bool on);
 
 static int split_device_init(struct libvhost_vq *vq)
@@ -38,7 +40,7 @@ static int look(struct libvhost_vq *vq)
 		return lv_vq_break(vq, "available index %u is %u ahead of %u, more than the ring holds", idx,
 				   (uint16_t)(idx - d->avail_idx), d->avail_idx);
 	d->avail_seen = idx;
-	return idx != d->avail_idx;
+	return idx != d->avail_idx || lv_inflight_again(vq->inflight);
 }
 
 /* Asks for a kick with the next request, then looks once more: the driver may have been faster. */
@@ -66,13 +68,43 @@ static int split_device_notify(struct libvhost_vq *vq, bool on)
 	return 0;
 }
 
+/* Takes the request at head apart; from here on it is in flight. */
+static int take(struct libvhost_vq *vq, uint16_t head, struct libvhost_chain *chain)
+{
+	struct lv_taken *t = &vq->dev.taken[head];
+	int rc = lv_chain_walk(vq, head, chain);
+
+	if (LV_UNLIKELY(rc < 0))
+		return rc;
+	*t = (struct lv_taken){.writable = chain->write_len > UINT32_MAX ? UINT32_MAX : (uint32_t)chain->write_len,
+			       .hold = (uint16_t)vq->hold,
+			       .state = LV_HEAD_TAKEN};
+	vq->holds[vq->hold].users++;
+	vq->requests++;
+	return 1;
+}
+
+/* What another back-end had in flight. It is marked in the region and counted in in_flight already. */
+static LV_COLD int pop_again(struct libvhost_vq *vq, struct libvhost_chain *chain)
+{
+	struct lv_inflight *t = vq->inflight;
+	int rc = take(vq, t->again[t->next_again], chain);
+
+	if (rc > 0)
+		t->next_again++;
+	return rc;
+}
+
 static int split_pop(struct libvhost_vq *vq, struct libvhost_chain *chain)
 {
 	struct lv_split_device *d = &vq->dev;
-	struct lv_taken *t;
 	uint16_t head;
 	int rc;
 
+	if (LV_UNLIKELY(lv_inflight_again(vq->inflight)))
+		return pop_again(vq, chain);
+	if (LV_UNLIKELY(vq->draining))
+		return 0;
 	if (d->avail_idx == d->avail_seen) {
 		rc = look(vq);
 		if (rc == 0 && vq->event_idx && vq->notify_on && d->armed != d->avail_idx)
@@ -83,19 +115,15 @@ static int split_pop(struct libvhost_vq *vq, struct libvhost_chain *chain)
 	head = lv_avail_get(&vq->ring, d->avail_idx);
 	if (LV_UNLIKELY(head >= vq->opts.num))
 		return lv_vq_break(vq, "available index %u names head %u, which does not exist", d->avail_idx, head);
-	t = &d->taken[head];
-	if (LV_UNLIKELY(t->state != LV_HEAD_FREE))
+	if (LV_UNLIKELY(d->taken[head].state != LV_HEAD_FREE))
 		return lv_vq_break(vq, "available index %u names head %u, which is still in flight", d->avail_idx,
 				   head);
-	rc = lv_chain_walk(vq, head, chain);
+	rc = take(vq, head, chain);
 	if (LV_UNLIKELY(rc < 0))
 		return rc;
-	*t = (struct lv_taken){.writable = chain->write_len > UINT32_MAX ? UINT32_MAX : (uint32_t)chain->write_len,
-			       .hold = (uint16_t)vq->hold,
-			       .state = LV_HEAD_TAKEN};
-	vq->holds[vq->hold].users++;
+	if (vq->inflight)
+		lv_inflight_split_take(vq->inflight, head);
 	vq->in_flight++;
-	vq->requests++;
 	d->avail_idx++;
 	return 1;
 }
@@ -129,16 +157,21 @@ static int split_flush(struct libvhost_vq *vq)
 {
 	struct lv_split_device *d = &vq->dev;
 	const uint16_t old = d->used_idx;
+	const uint32_t n = d->n_pending;
 
-	if (!d->n_pending)
+	if (!n)
 		return 0;
-	for (uint32_t i = 0; i < d->n_pending; i++) {
+	for (uint32_t i = 0; i < n; i++) {
 		lv_used_put(&vq->ring, (uint16_t)(old + i), d->pending[i]);
 		d->taken[d->pending[i].id].state = LV_HEAD_FREE;
 	}
-	d->used_idx = (uint16_t)(old + d->n_pending);
+	d->used_idx = (uint16_t)(old + n);
 	d->n_pending = 0;
+	if (vq->inflight)
+		lv_inflight_split_batch(vq->inflight, d->pending, n);
 	lv_ring_set_idx(&vq->ring, vq->ring.used, d->used_idx);
+	if (vq->inflight)
+		lv_inflight_split_commit(vq->inflight, d->pending, n, d->used_idx);
 	lv_ring_fence(); /* the index is out before we look whether the driver sleeps */
 	if (!call_wanted(vq, old))
 		return 0;

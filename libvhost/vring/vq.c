@@ -9,6 +9,7 @@
 
 #include "core/opts.h"
 #include "core/wire.h"
+#include "vring/inflight.h"
 
 #define IOV_MAX_CAP 1024u
 
@@ -225,6 +226,7 @@ void libvhost_vq_free(struct libvhost_vq *vq)
 			if (vq->holds[i].snap && i != vq->hold)
 				lv_snapshot_put(vq->holds[i].snap);
 	free(vq->holds);
+	lv_inflight_free(vq->inflight);
 	lv_snapshot_put(vq->snap);
 	libvhost_mem_free(vq->mem);
 	lv_errslot_destroy(&vq->err);

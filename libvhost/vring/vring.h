@@ -99,10 +99,11 @@ struct libvhost_vq {
 		struct lv_split_driver drv;
 		struct lv_split_device dev;
 	};
+	struct lv_inflight *inflight; /* device: lv_inflight_attach() makes it, the queue owns it; NULL = none */
+	bool draining;		      /* device: no new requests, only what was in flight */
 	/* device: set by the back-end before it is first served, or while nobody serves it; borrowed; NULL = none */
-	struct lv_inflight *inflight; /* this queue's part of the region; see vring/inflight.h */
-	struct lv_log *log;	      /* what the device writes is marked here, once per flush */
-	uint64_t used_log;	      /* guest address of the used ring for it, UINT64_MAX = the ring is not logged */
+	struct lv_log *log; /* what the device writes is marked here, once per flush */
+	uint64_t used_log;  /* guest address of the used ring for it, UINT64_MAX = the ring is not logged */
 	uint64_t requests, notifications, notify_errors;
 	struct libvhost_ctx *ctx;
 	struct libvhost_vq_opts opts;
