@@ -106,7 +106,8 @@ static int take_opts(struct libvhost_backend *b, const struct libvhost_backend_o
 	b->features = b->opts.features | LV_F_VERSION_1 | F_PROTOCOL_FEATURES;
 	b->protocol_features = F(LIBVHOST_PROTOCOL_F_MQ) | F(LIBVHOST_PROTOCOL_F_REPLY_ACK) |
 			       F(LIBVHOST_PROTOCOL_F_RESET_DEVICE) | F(LIBVHOST_PROTOCOL_F_CONFIGURE_MEM_SLOTS) |
-			       F(LIBVHOST_PROTOCOL_F_STATUS);
+			       F(LIBVHOST_PROTOCOL_F_STATUS) | F(LIBVHOST_PROTOCOL_F_INFLIGHT_SHMFD) |
+			       F(LIBVHOST_PROTOCOL_F_GET_VRING_BASE_INFLIGHT);
 	if (b->opts.config_len || b->ops.get_config)
 		b->protocol_features |= F(LIBVHOST_PROTOCOL_F_CONFIG) | F(LIBVHOST_PROTOCOL_F_BACKEND_REQ);
 	return 0;

@@ -27,6 +27,15 @@ struct lv_ring {
 	struct libvhost_vq *vq;
 };
 
+/* The inflight region that the front-end handed over; all zero = none. */
+struct lv_session_inflight {
+	void *map;
+	size_t map_bytes;
+	uint8_t *region;
+	uint64_t bytes;
+	uint32_t num_queues, queue_size;
+};
+
 struct lv_session {
 	struct libvhost_backend *b;
 	bool open, features_set;
@@ -36,7 +45,8 @@ struct lv_session {
 	uint32_t status;
 	struct libvhost_mem *mem;
 	struct lv_ring *rings; /* num_queues */
-	int channel;	       /* to the front-end, -1 = none */
+	struct lv_session_inflight inflight;
+	int channel; /* to the front-end, -1 = none */
 };
 
 /* One socket connection. One answer at a time: nothing is read while it waits to leave. */
@@ -102,6 +112,15 @@ int lv_session_reset(struct lv_session *s);
 int lv_session_set_table(struct lv_session *s, struct libvhost_req *req);
 int lv_session_add_region(struct lv_session *s, struct libvhost_req *req);
 int lv_session_rem_region(struct lv_session *s, struct libvhost_req *req);
+
+/* inflight.c; handlers, and what follows from them */
+int lv_session_get_inflight(struct lv_session *s, struct libvhost_req *req);
+int lv_session_set_inflight(struct lv_session *s, struct libvhost_req *req);
+void lv_session_drop_inflight(struct lv_session *s);
+/* Tracks the requests of a ring's new queue if there is a region. 0, or why it cannot be started. */
+int lv_ring_track(struct lv_session *s, struct lv_ring *ring);
+/* Before a stop: lets the handler finish what it took, unless requests may stay in the region. */
+void lv_ring_drain(struct lv_session *s, struct lv_ring *ring);
 
 /* rings.c; handlers */
 int lv_ring_set_num(struct lv_session *s, struct libvhost_req *req);

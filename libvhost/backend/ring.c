@@ -94,7 +94,9 @@ static int make_vq(struct lv_session *s, struct lv_ring *ring)
 	};
 	int rc = lv_ring_locate(s, ring, &o);
 
-	return rc < 0 ? rc : libvhost_vq_new(s->b->ctx, s->mem, &o, &ring->vq);
+	if (rc == 0)
+		rc = libvhost_vq_new(s->b->ctx, s->mem, &o, &ring->vq);
+	return rc < 0 ? rc : lv_ring_track(s, ring);
 }
 
 /* On the worker. */

@@ -49,6 +49,7 @@ int lv_session_reset(struct lv_session *s)
 	}
 	if (rc < 0)
 		return rc;
+	lv_session_drop_inflight(s);
 	s->features = 0;
 	s->features_set = s->wire.f30_acked = false;
 	s->status = 0;
@@ -85,9 +86,13 @@ static int get_protocol_features(struct lv_session *s, struct libvhost_req *req)
 	return 0;
 }
 
+/* Bit 20 means nothing without a region, and the specification forbids it. */
 static int set_protocol_features(struct lv_session *s, struct libvhost_req *req)
 {
-	if (req->arg.u64 & ~s->b->protocol_features)
+	const uint64_t bits = req->arg.u64;
+
+	if (bits & ~s->b->protocol_features || (bits >> LIBVHOST_PROTOCOL_F_GET_VRING_BASE_INFLIGHT & 1 &&
+						!(bits >> LIBVHOST_PROTOCOL_F_INFLIGHT_SHMFD & 1)))
 		return -EINVAL;
 	s->wire.protocol_features = req->arg.u64;
 	return 0;
@@ -194,6 +199,8 @@ static const handler_fn handlers[] = {
 	[LIBVHOST_OP_SET_BACKEND_REQ_FD] = lv_channel_set,
 	[LIBVHOST_OP_GET_CONFIG] = get_config,
 	[LIBVHOST_OP_SET_CONFIG] = set_config,
+	[LIBVHOST_OP_GET_INFLIGHT_FD] = lv_session_get_inflight,
+	[LIBVHOST_OP_SET_INFLIGHT_FD] = lv_session_set_inflight,
 	[LIBVHOST_OP_RESET_DEVICE] = reset,
 	[LIBVHOST_OP_GET_MAX_MEM_SLOTS] = get_slots,
 	[LIBVHOST_OP_ADD_MEM_REG] = lv_session_add_region,
@@ -236,6 +243,7 @@ bool lv_session_close(struct lv_session *s, uint32_t timeout_ms)
 	}
 	if (!clean)
 		return false;
+	lv_session_drop_inflight(s);
 	libvhost_mem_free(s->mem);
 	s->mem = NULL;
 	return true;

@@ -71,3 +71,44 @@ TEST(backend_bridge, a_torn_answer_closes_the_channel)
 	close(sock);
 	fake_free(&p);
 }
+
+static int answer_inflight(void *arg, struct libvhost_req *req)
+{
+	struct libvhost_req *seen = arg;
+
+	if (req->op == LIBVHOST_OP_GET_FEATURES) {
+		req->result[0] = F30 | F_VERSION;
+	} else if (req->op == LIBVHOST_OP_GET_PROTOCOL_FEATURES) {
+		req->result[0] = PF(REPLY_ACK) | PF(INFLIGHT_SHMFD);
+	} else if (req->op == LIBVHOST_OP_GET_INFLIGHT_FD) {
+		req->result[0] = 4096;
+		req->out_fd = memfd(4096, 0);
+		req->out_flags = LIBVHOST_REQ_OUT_FD;
+	} else if (req->op == LIBVHOST_OP_SET_INFLIGHT_FD) {
+		*seen = *req;
+		CHECK_EQ(lseek(req->fd, 0, SEEK_END), (off_t)RAM_BYTES);
+	}
+	return 0;
+}
+
+static const struct libvhost_backend_ops inflight_ops = {.size = sizeof(inflight_ops), .on_request = answer_inflight};
+
+/* The region is the far peer's: the library neither makes nor maps one. */
+TEST(backend_bridge, inflight_goes_through)
+{
+	struct libvhost_req seen = {0};
+	const struct libvhost_backend_opts opts = {.ops = &inflight_ops, .arg = &seen};
+	struct fake p = fake_new(&opts);
+	uint64_t w[3] = {0, 0, 2 | 128 << 16};
+	struct wire_hdr hdr;
+
+	handshake(&p);
+	send_msg(&p, LIBVHOST_OP_GET_INFLIGHT_FD, 0, w, sizeof(w), NULL, 0);
+	CHECK_EQ(recv_msg(&p, &hdr, w, sizeof(w)), sizeof(w)); /* its descriptor is closed unread */
+	CHECK_EQ(w[0], 4096);
+	CHECK_EQ(ask(&p, LIBVHOST_OP_SET_INFLIGHT_FD, w, sizeof(w), &p.ram, 1), 0);
+	CHECK_EQ(seen.arg.inflight.mmap_size, 4096);
+	CHECK_EQ(seen.arg.inflight.num_queues, 2);
+	CHECK_EQ(seen.arg.inflight.queue_size, 128);
+	fake_free(&p);
+}
