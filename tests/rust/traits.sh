@@ -3,10 +3,9 @@
 # rust-vmm's traits over the C ABI at a real back-end, and the start benchmark against rust-vmm's own front-end.
 . "$top_srcdir/tests/lib/tap.sh"
 . "$top_srcdir/tests/lib/peer.sh"
-# dependencies and objects are kept outside the checkout, by the content of the lock file
-key=$(cat "$top_srcdir/tests/rust/Cargo.lock" "$top_srcdir/tests/rust/Cargo.toml" | sha256sum | cut -c1-16)
-export CARGO_TARGET_DIR="${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/libvhost/cargo-$key" LIBVHOST_LIB_DIR="$top_builddir/.libs"
 cd "$top_srcdir/tests/rust" || exit 1
+CARGO_TARGET_DIR=$("$top_srcdir/scripts/cache-dir" cargo Cargo.lock Cargo.toml)
+export CARGO_TARGET_DIR LIBVHOST_LIB_DIR="$top_builddir/.libs"
 
 check "builds" cargo build --release --locked --all-targets
 qsd_null "$work/blk.sock" 64
