@@ -89,3 +89,25 @@ testpmd_counts() {
 	done
 	awk '/^ *RX-packets:/ { rx = $2 } /^ *TX-packets:/ { print rx, $2 }' "$work/testpmd.log"
 }
+
+# rust_blk VERSION: builds the block device of tests/peers/rust, "new" or "old"; sets $rust_blk to the program
+rust_blk() {
+	rust_folder=$top_srcdir/tests/peers/rust/$1
+	rust_cache=$("$top_srcdir/scripts/cache-dir" "peer-$1" "$rust_folder/Cargo.lock" "$rust_folder/Cargo.toml") || return 1
+	CARGO_TARGET_DIR=$rust_cache cargo build --quiet --release --locked --manifest-path "$rust_folder/Cargo.toml"
+	rust_blk=$rust_cache/release/blk
+	[ -x "$rust_blk" ]
+}
+
+# rust_serve SOCKET IMAGE [QUEUES]: runs it; sets $rust_pid
+rust_serve() {
+	"$rust_blk" "$1" "$2" "${3:-4}" >>"$work/rust.log" 2>&1 &
+	rust_pid=$!
+	pids="$pids $rust_pid"
+	wait_for_socket "$1"
+}
+
+# crate VERSION NAME: which release of a crate that device is made of
+crate() {
+	sed -n "/^name = \"$2\"/{n;s/version = \"\(.*\)\"/\1/p;}" "$top_srcdir/tests/peers/rust/$1/Cargo.lock"
+}
