@@ -2,8 +2,9 @@
 /**
  * @file event.h
  * What an object tells its owner between calls. Events wait in a bounded queue per object until they are taken;
- * repeated configuration changes coalesce into one. While the queue is full the library reads no further back-end
- * requests.
+ * what repeats coalesces: a changed configuration space and each queue's call, error and doorbell are one event
+ * until it is taken. While the queue is full the library reads no further back-end requests, unless an operation runs:
+ * then events of windows are dropped and counted.
  */
 #ifndef LIBVHOST_EVENT_H
 #define LIBVHOST_EVENT_H

@@ -6,11 +6,13 @@
 #include <vhost/ctx.h>
 #include "core/clock.h"
 #include "core/error.h"
+#include "core/objects.h"
 
 struct libvhost_ctx {
 	atomic_uint refs;
 	struct libvhost_ctx_opts opts; /* read-only after creation */
 	struct lv_errslot err;
+	struct lv_objects objects;
 	uint64_t (*clock)(void *arg); /* NULL = CLOCK_MONOTONIC */
 	void *clock_arg;
 };

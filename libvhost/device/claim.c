@@ -118,6 +118,21 @@ int lv_dev_claim(struct libvhost_dev *dev, enum lv_op_kind kind, uint32_t states
 	return 0;
 }
 
+int lv_dev_try_claim(struct libvhost_dev *dev, enum lv_op_kind kind, uint32_t states, const char *call)
+{
+	int r = 0;
+
+	pthread_mutex_lock(&dev->lock);
+	if (dev->inside || dev->op.kind != LV_OP_NONE)
+		r = lv_fail(&dev->err, -EBUSY, LIBVHOST_EK_BUSY, "%s: the device is busy; try again", call);
+	else if (!(states & 1u << dev->state))
+		r = lv_dev_refuse_state(dev, call);
+	else
+		lv_dev_occupy(dev, kind);
+	pthread_mutex_unlock(&dev->lock);
+	return r;
+}
+
 void lv_dev_end_op(struct libvhost_dev *dev)
 {
 	struct lv_operation *op = &dev->op;

@@ -9,7 +9,7 @@
 
 #define KNOWN_FLAGS                                                                                                    \
 	(LIBVHOST_DEV_ASYNC | LIBVHOST_DEV_AUTO_RECONNECT | LIBVHOST_DEV_USE_GPA_ADDRESSES | LIBVHOST_DEV_USE_SHMEM |  \
-	 LIBVHOST_DEV_WAIT)
+	 LIBVHOST_DEV_WAIT | LIBVHOST_DEV_HOST_NOTIFIERS | LIBVHOST_DEV_SHARED_OBJECTS)
 
 static int check_opts(struct lv_errslot *err, const struct libvhost_dev_opts *o)
 {
@@ -29,13 +29,13 @@ static int check_opts(struct lv_errslot *err, const struct libvhost_dev_opts *o)
 		wrong = "timeout_ms is above 3600000";
 	else if (o->config_size > LIBVHOST_MAX_CONFIG)
 		wrong = "config_size is above 4096";
-	else if (o->flags & LIBVHOST_DEV_USE_SHMEM && (!o->ops || !o->ops->on_request))
-		wrong = "USE_SHMEM needs ops.on_request";
 	return wrong ? lv_fail(err, -EINVAL, LIBVHOST_EK_ARGUMENT, "device options: %s", wrong) : 0;
 }
 
 static void dev_free(struct libvhost_dev *dev)
 {
+	if (dev->rec)
+		lv_share_free(dev);
 	for (uint32_t i = 0; i < dev->num_parts; i++) {
 		lv_program_free(&dev->parts[i].prog);
 		lv_snapshot_put(dev->parts[i].peer_mem);
@@ -109,13 +109,13 @@ static int take_part(struct libvhost_dev *dev, struct libvhost_transport *t, uin
 	struct lv_part *part = &dev->parts[dev->num_parts];
 	int r;
 
-	*part = (struct lv_part){.t = t, .first = first, .caps = {.size = sizeof(part->caps)}};
+	*part = (struct lv_part){.dev = dev, .t = t, .first = first, .caps = {.size = sizeof(part->caps)}};
 	r = libvhost_transport_query(t, &part->caps);
 	if (r < 0)
 		return lv_fail(&dev->err, r, LIBVHOST_EK_UNSUPPORTED, "transport: query failed: %s", lv_errno_name(-r));
 	part->count = part->caps.max_queues && part->caps.max_queues < count ? part->caps.max_queues : count;
 	lv_program_init(&part->prog);
-	lv_event_client(dev, t);
+	lv_event_client(part);
 	pthread_mutex_lock(&dev->lock);
 	dev->num_parts++;
 	pthread_mutex_unlock(&dev->lock);

@@ -13,12 +13,14 @@
 #include <pthread.h>
 #include "core/opts.h"
 #include "device/plan.h"
+#include "device/share.h"
 #include "transport/transport.h"
 
 #define LV_MAX_PARTS	  64u
 #define LV_POLL_MAX	  (LV_MAX_PARTS * LV_TRANSPORT_POLLFDS + LIBVHOST_MAX_QUEUES + 1u)
 #define LV_EVENTS	  64u
 #define LV_EVENTS_PAUSE	  48u /* above it no back-end request is read: the rest is for the library's own reports */
+#define LV_NEWS		  3u  /* kinds of events that a queue has once at most */
 #define LV_BACKOFF_MIN_MS 100u
 #define LV_BACKOFF_MAX_MS 5000u
 
@@ -44,6 +46,7 @@ struct lv_sent {
 
 /* One transport and the queues it carries. */
 struct lv_part {
+	struct libvhost_dev *dev;
 	struct libvhost_transport *t;
 	struct libvhost_transport_caps caps;
 	uint32_t first, count;
@@ -88,6 +91,9 @@ struct lv_operation {
 struct lv_events {
 	struct libvhost_event ring[LV_EVENTS];
 	uint32_t head, count, dropped;
+	/* What repeats is a flag that stays until it is taken: never lost, however many queues there are. */
+	bool config;
+	uint64_t queues[LV_NEWS][LIBVHOST_MAX_QUEUES / 64];
 };
 
 struct libvhost_dev {
@@ -123,6 +129,7 @@ struct libvhost_dev {
 
 	struct lv_events events;
 	atomic_uint event_count; /* copy of events.count for paused() */
+	struct lv_share share;
 
 	int wake_fd;		/* eventfd in every wait of this device */
 	int epoll_fd, timer_fd; /* made on demand */
@@ -142,6 +149,8 @@ struct libvhost_dev {
 int lv_dev_enter(struct libvhost_dev *dev, uint32_t states, const char *call);
 /* The same, then claims the device for an operation and drops the lock. */
 int lv_dev_claim(struct libvhost_dev *dev, enum lv_op_kind kind, uint32_t states, const char *call);
+/* The same without waiting for anybody: -EBUSY. */
+int lv_dev_try_claim(struct libvhost_dev *dev, enum lv_op_kind kind, uint32_t states, const char *call);
 /* What claim does once the device is free. Lock held. */
 void lv_dev_occupy(struct libvhost_dev *dev, enum lv_op_kind kind);
 /* Forgets the operation; the thread stays inside. */
@@ -204,6 +213,8 @@ void lv_op_done(struct libvhost_dev *dev, int result);
 /* Abandons all running programs. */
 void lv_op_abort(struct libvhost_dev *dev);
 struct lv_part *lv_dev_part_of(struct libvhost_dev *dev, uint32_t queue);
+/* Whether a peer may speak of a queue: it is set up and this part carries it. Lock held. */
+bool lv_part_has_queue(struct lv_part *part, uint32_t queue);
 /* Whether the connection did not survive a result. */
 bool lv_part_gone(const struct lv_part *part);
 
@@ -258,7 +269,7 @@ int lv_fd_fail(struct libvhost_dev *dev, int error, uint32_t queue, const char *
 
 void lv_event_push(struct libvhost_dev *dev, const struct libvhost_event *event);
 void lv_event_simple(struct libvhost_dev *dev, uint32_t type, uint32_t queue, int err, const char *text);
-void lv_event_client(struct libvhost_dev *dev, struct libvhost_transport *t);
+void lv_event_client(struct lv_part *part);
 void lv_event_queue_error(struct libvhost_dev *dev, uint32_t queue);
 
 /* ---- dispatch.c ---- */

@@ -16,7 +16,7 @@ void lv_features_wire(const struct lv_record *rec, uint64_t own, uint64_t words[
 	words[0] |= own & rec->offered[0];
 }
 
-enum { NO, YES, WITH_CHANNEL, WITH_ON_REQUEST, WITH_GPA_FLAG, WITH_SHMEM_FLAG };
+enum { NO, YES, WITH_CHANNEL, WITH_NOTIFIERS, WITH_OBJECTS, WITH_GPA_FLAG, WITH_SHMEM_FLAG };
 
 #define PF(name) LIBVHOST_PROTOCOL_F_##name
 
@@ -37,7 +37,7 @@ static const struct {
 	[PF(PAGEFAULT)] = {NO, 0},	 /* postcopy is not served: memory messages would change their replies */
 	[PF(CONFIG)] = {YES, 0},
 	[PF(BACKEND_SEND_FD)] = {WITH_CHANNEL, LV_BIT(PF(BACKEND_REQ))},
-	[PF(HOST_NOTIFIER)] = {WITH_ON_REQUEST, LV_BIT(PF(BACKEND_REQ)) | LV_BIT(PF(BACKEND_SEND_FD))},
+	[PF(HOST_NOTIFIER)] = {WITH_NOTIFIERS, LV_BIT(PF(BACKEND_REQ)) | LV_BIT(PF(BACKEND_SEND_FD))},
 	[PF(INFLIGHT_SHMFD)] = {NO, 0}, /* a peer that gets it may rely on a region that we do not hand over */
 	[PF(RESET_DEVICE)] = {YES, 0},
 	/* a descriptor, which every queue gets, is preferred to messages */
@@ -45,7 +45,7 @@ static const struct {
 	[PF(CONFIGURE_MEM_SLOTS)] = {YES, 0},
 	[PF(STATUS)] = {YES, 0},
 	[PF(XEN_MMAP)] = {NO, 0}, /* regions would carry grant references */
-	[PF(SHARED_OBJECT)] = {WITH_ON_REQUEST, LV_BIT(PF(BACKEND_REQ))},
+	[PF(SHARED_OBJECT)] = {WITH_OBJECTS, LV_BIT(PF(BACKEND_REQ))},
 	[PF(DEVICE_STATE)] = {YES, 0},		  /* opens two requests */
 	[PF(GET_VRING_BASE_INFLIGHT)] = {NO, 0},  /* a stopped ring would still have requests in flight */
 	[PF(GPA_ADDRESSES)] = {WITH_GPA_FLAG, 0}, /* peers in the field use this bit for shared memory */
@@ -59,12 +59,14 @@ static bool wanted(const struct lv_protocol_choice *c, uint32_t when)
 		return true;
 	case WITH_CHANNEL:
 		return c->channel;
-	case WITH_ON_REQUEST:
-		return c->channel && c->on_request;
+	case WITH_NOTIFIERS:
+		return c->channel && (c->on_request || c->dev_flags & LIBVHOST_DEV_HOST_NOTIFIERS);
+	case WITH_OBJECTS:
+		return c->channel && (c->on_request || c->dev_flags & LIBVHOST_DEV_SHARED_OBJECTS);
 	case WITH_GPA_FLAG:
 		return c->dev_flags & LIBVHOST_DEV_USE_GPA_ADDRESSES;
 	case WITH_SHMEM_FLAG:
-		return c->channel && c->on_request && (c->dev_flags & LIBVHOST_DEV_USE_SHMEM);
+		return c->channel && c->dev_flags & LIBVHOST_DEV_USE_SHMEM;
 	default:
 		return false;
 	}

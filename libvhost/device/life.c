@@ -73,6 +73,7 @@ static bool fate_known(int r)
 static void stopped(struct libvhost_dev *dev)
 {
 	lv_queues_rebuild_bases(dev, LV_RQ_BASE_STALE);
+	lv_share_stopped(dev);
 	if (dev->mem_unknown) {
 		lv_dev_disconnected(dev, -ECONNABORTED);
 		return;
@@ -205,6 +206,7 @@ static int reset_ended(struct libvhost_dev *dev, int r)
 		lv_dev_adopt(dev);
 		lv_notifiers_drop(dev);
 		lv_queues_drop_all(dev);
+		lv_share_reset(dev);
 		stopped(dev);
 		return 0;
 	}

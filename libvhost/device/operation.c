@@ -19,6 +19,13 @@ struct lv_part *lv_dev_part_of(struct libvhost_dev *dev, uint32_t queue)
 	return NULL;
 }
 
+bool lv_part_has_queue(struct lv_part *part, uint32_t queue)
+{
+	const struct lv_record *rec = part->dev->rec;
+
+	return queue < rec->num_queues && queue - part->first < part->count && rec->queue[queue].flags & LV_RQ_SET;
+}
+
 bool lv_part_gone(const struct lv_part *part)
 {
 	return part->t && part->t->broken;

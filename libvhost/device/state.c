@@ -95,6 +95,7 @@ void lv_dev_close(struct libvhost_dev *dev)
 			lv_transport_close(dev->parts[i].t);
 		forget_peer_mem(&dev->parts[i]);
 	}
+	lv_share_closed(dev);
 	dev->mem_unknown = false;
 	pthread_mutex_lock(&dev->lock);
 	dev->armed_stale = true;

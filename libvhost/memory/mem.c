@@ -46,6 +46,11 @@ int libvhost_mem_new(struct libvhost_ctx *ctx, const struct libvhost_mem_opts *o
 	return 0;
 }
 
+bool lv_mem_wants_seals(const struct libvhost_mem *mem)
+{
+	return mem->flags & LIBVHOST_MEM_REQUIRE_SEALS;
+}
+
 struct libvhost_mem *lv_mem_ref(struct libvhost_mem *mem)
 {
 	atomic_fetch_add(&mem->refs, 1);

@@ -108,6 +108,8 @@ int lv_mem_attach(struct libvhost_mem *mem, const struct lv_mem_client_ops *ops,
 		  struct lv_mem_client **ret);
 void lv_mem_detach(struct libvhost_mem *mem, struct lv_mem_client *node);
 struct libvhost_mem *lv_mem_ref(struct libvhost_mem *mem);
+/* LIBVHOST_MEM_REQUIRE_SEALS: nothing that a peer can cut off is mapped. */
+bool lv_mem_wants_seals(const struct libvhost_mem *mem);
 /* Limit of a client's table, for libvhost_has_free_slot(); LIBVHOST_MAX_REGIONS until set. */
 void lv_mem_client_limit(struct lv_mem_client *node, uint32_t max_regions);
 

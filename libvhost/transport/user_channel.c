@@ -165,7 +165,7 @@ static void handle(struct lv_user *u, const struct lv_user_msg *msg)
 	}
 	lv_wire_drop_fds(&c->in);
 	if (need_reply)
-		put_nak(c, &msg->hdr, rc);
+		put_nak(c, &msg->hdr, rc == -EBADMSG ? -EINVAL : rc);
 }
 
 static const char *bad_header(const struct lv_user_channel *c, const struct lv_user_hdr *hdr)

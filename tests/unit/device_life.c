@@ -229,8 +229,6 @@ TEST(device_life, options_are_checked)
 	r.opts.num_queues = 4;
 	r.opts.flags = 1u << 30;
 	CHECK_EQ(libvhost_dev_init(r.g.ctx, &r.opts, &dev), -EINVAL);
-	r.opts.flags = LIBVHOST_DEV_USE_SHMEM;
-	CHECK_EQ(libvhost_dev_init(r.g.ctx, &r.opts, &dev), -EINVAL);
 	r.opts.flags = 0;
 	r.opts.uri = NULL;
 	r.f.queues = 3;

@@ -450,7 +450,11 @@ TEST(plan_peers, protocol_features_by_need)
 	CHECK_EQ(lv_protocol_choose(&c), all & ~never & ~channel & ~hosted & ~PF(GPA_ADDRESSES) & ~PF(SHMEM_MAP));
 	c.channel = true;
 	CHECK_EQ(lv_protocol_choose(&c), all & ~never & ~hosted & ~PF(GPA_ADDRESSES) & ~PF(SHMEM_MAP));
-	c.on_request = true;
+	c.dev_flags = LIBVHOST_DEV_HOST_NOTIFIERS;
+	CHECK_EQ(lv_protocol_choose(&c) & hosted, PF(HOST_NOTIFIER));
+	c.dev_flags = LIBVHOST_DEV_SHARED_OBJECTS;
+	CHECK_EQ(lv_protocol_choose(&c) & hosted, PF(SHARED_OBJECT));
+	c.on_request = true; /* the host sees to them itself */
 	c.dev_flags = LIBVHOST_DEV_USE_GPA_ADDRESSES | LIBVHOST_DEV_USE_SHMEM;
 	CHECK_EQ(lv_protocol_choose(&c), all & ~never);
 	c.never = PF(REPLY_ACK); /* in-band messages need it */
