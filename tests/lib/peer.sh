@@ -7,11 +7,18 @@ vhostctl=$top_builddir/tools/vhostctl/vhostctl
 # wait_for_socket PATH: until somebody listens there, at most 10 s
 wait_for_socket() {
 	for _ in $(seq 1000); do
-		if [ -S "$1" ] && grep -q " $1\$" /proc/net/unix; then return 0; fi
+		# the flag says that it is past bind() and listens
+		if [ -S "$1" ] && grep -q " 00010000 .* $1\$" /proc/net/unix; then return 0; fi
 		sleep 0.01
 	done
 	echo "# nobody listens on $1" >&2
 	return 1
+}
+
+# end_peer PID: kill -9, and wait until its files and locks are free
+end_peer() {
+	kill -9 "$1"
+	wait "$1" 2>/dev/null || :
 }
 
 # qsd_null SOCKET [QUEUES]: qemu-storage-daemon, 1 GiB that swallows writes; sets $qsd_pid
@@ -110,4 +117,35 @@ rust_serve() {
 # crate VERSION NAME: which release of a crate that device is made of
 crate() {
 	sed -n "/^name = \"$2\"/{n;s/version = \"\(.*\)\"/\1/p;}" "$top_srcdir/tests/peers/rust/$1/Cargo.lock"
+}
+
+# vhost_blk_build: compiles the example block device of Debian's dpdk-doc; sets $vhost_blk to the program
+vhost_blk_build() {
+	vhost_blk_sources=/usr/share/dpdk/examples/vhost_blk
+	vhost_blk_cache=$("$top_srcdir/scripts/cache-dir" vhost_blk "$vhost_blk_sources"/*.[ch] "$(command -v dpdk-testpmd)") || return 1
+	vhost_blk=$vhost_blk_cache/vhost_blk
+	[ -x "$vhost_blk" ] && return
+	mkdir -p "$vhost_blk_cache"
+	# shellcheck disable=SC2046 # lists of words
+	cc -O2 -DALLOW_EXPERIMENTAL_API $(pkg-config --cflags libdpdk) -o "$vhost_blk.$$" "$vhost_blk_sources"/*.c -pthread \
+		$(pkg-config --libs libdpdk) && mv "$vhost_blk.$$" "$vhost_blk"
+}
+
+# vhost_blk_serve: runs it, a 128 MiB memory disk at the fixed name vhost.socket in the current folder; sets $vhost_blk_pid
+vhost_blk_serve() {
+	rm -f vhost.socket
+	RUNTIME_DIRECTORY=$work stdbuf -oL "$vhost_blk" --no-huge -m 256 --no-pci --lcores "0@0,1@0" --file-prefix=blk --no-telemetry \
+		--log-level=lib.vhost.config:error >"$work/vhost_blk.log" 2>&1 &
+	vhost_blk_pid=$!
+	pids="$pids $vhost_blk_pid"
+	wait_for_socket "$PWD/vhost.socket"
+}
+
+# vhost_blk_serves: waits until it runs a front-end; DPDK's event thread may sleep a second before it sees a new socket
+vhost_blk_serves() {
+	for _ in $(seq 1000); do
+		if grep -q 'Ctrlr Worker Thread start' "$work/vhost_blk.log"; then return 0; fi
+		sleep 0.01
+	done
+	return 1
 }

@@ -23,14 +23,14 @@ for version in new old; do
 		>"$work/killed.json" 2>"$work/killed.err" &
 	run=$!
 	sleep 0.4
-	kill -9 "$rust_pid"
+	end_peer "$rust_pid"
 	rm -f "$socket"
 	rust_serve "$socket" "$work/disk.img" || exit 1
 	check "$name: killed and restarted in mid-run, the run ends verified" wait $run
 	sed 's/^/# /' "$work/killed.err"
 	check "$name: it reconnected" grep -q '"reconnects": 1' "$work/killed.json"
 	check "$name: the image holds the second pattern" "$image" "$work/disk.img" 7 134217728
-	kill -9 "$rust_pid"
+	end_peer "$rust_pid"
 	rm -f "$socket"
 done
 tap_end

@@ -25,7 +25,7 @@ loop() {
 	is "$rings rings: frames received by testpmd and sent back by it" "$(testpmd_counts)" "$frames $frames"
 	is "$rings rings: frames that libvhost sent" "$(value sent "$work/net.json")" "$frames"
 	echo "# $(value frames_per_second "$work/net.json") frames/s both ways"
-	kill -9 "$testpmd_pid"
+	end_peer "$testpmd_pid"
 }
 
 # death RINGS VDEV-ARGUMENTS URI ARGUMENT…: testpmd dies in the middle and is started anew
@@ -40,14 +40,14 @@ death() {
 	run=$!
 	pids="$pids $run"
 	sleep 1
-	kill -9 "$testpmd_pid"
+	end_peer "$testpmd_pid"
 	[ "$uri" != user:net.sock ] || rm net.sock
 	testpmd "$vdev" || exit 1
 	check "$rings rings, $uri: killed and restarted in mid-run, every frame comes back once" wait "$run"
 	sed 's/^/# /' "$work/net.err"
 	is "$rings rings: reconnects" "$(value reconnects "$work/net.json")" 1
 	echo "# $(value resent "$work/net.json") frames sent again, back after $(value slowest_reconnect_ms "$work/net.json") ms"
-	kill -9 "$testpmd_pid"
+	end_peer "$testpmd_pid"
 }
 
 cd "$work" || exit 1

@@ -21,13 +21,12 @@ for version in new old; do
 	rust_blk $version || exit 1
 	rust_serve "$work/s" "$work/disk.img" || exit 1
 	exercise "vhost-user-backend $(crate $version vhost-user-backend)" 64
-	kill -9 "$rust_pid"
+	end_peer "$rust_pid"
 	rm -f "$work/s"
 done
 qsd_file "$work/s" "$work/disk.img" 1 || exit 1
 exercise qemu-storage-daemon 32
-kill "$qsd_pid"
-wait "$qsd_pid"
+end_peer "$qsd_pid"
 serve "$work/s" --file "$work/disk.img" || exit 1
 exercise "vhostctl serve" 64
 tap_end
