@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <time.h>
+#include "core/wire.h"
 
 static const char *const state_names[] = {
 	[LIBVHOST_DEV_CONNECTING] = "connecting",
@@ -144,6 +145,8 @@ void lv_dev_end_op(struct libvhost_dev *dev)
 	mem = op->mem;
 	op->work = NULL;
 	op->mem = NULL;
+	lv_fd_close(op->inflight_fd);
+	op->inflight_fd = -1;
 	op->kind = LV_OP_NONE;
 	pthread_mutex_unlock(&dev->lock);
 	free(work);

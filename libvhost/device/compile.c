@@ -53,7 +53,7 @@ bool lv_carried(const struct lv_plan_env *env, uint32_t op)
 /* A queue without addresses is one that the guest does not use. */
 bool lv_queue_used(const struct lv_record_queue *q)
 {
-	return (q->flags & LV_RQ_SET) && (q->desc || q->avail || q->used);
+	return (q->flags & (LV_RQ_SET | LV_RQ_HELD)) == LV_RQ_SET && (q->desc || q->avail || q->used);
 }
 
 static uint32_t queues_end(const struct lv_compile *c)
@@ -91,9 +91,9 @@ int lv_check_start(struct lv_compile *c, uint32_t words)
 				       "%s: feature bit %d was accepted, but this transport carries %u bits",
 				       c->env->caps->peer, (int)(i * 64) + __builtin_ctzll(rec->acked[i]), words * 64);
 	for (i = 0; i < rec->num_queues; i++) {
+		used += rec->queue[i].flags & LV_RQ_HELD ? 1 : lv_queue_used(&rec->queue[i]);
 		if (!lv_queue_used(&rec->queue[i]))
 			continue;
-		used++;
 		if (rec->queue[i].flags & LV_RQ_BASE_STALE)
 			return queue_fail(c, i, -EINVAL, LIBVHOST_EK_STATE,
 					  "where it stopped is not known, starting would repeat or lose requests");
@@ -152,16 +152,29 @@ static int call_fd(const struct lv_record_queue *q, const struct lv_queue_fds *f
 	return q->flags & LV_RQ_MASKED ? fds->masked : fds->call;
 }
 
+/* All sizes come first: back-ends count queues by them before anything else refers to a queue. */
 int lv_add_rings(struct lv_compile *c)
+{
+	lv_add_ring_sizes(c);
+	return lv_add_ring_places(c);
+}
+
+void lv_add_ring_sizes(struct lv_compile *c)
+{
+	const struct lv_record_queue *q;
+	uint32_t i;
+
+	FOR_EACH_QUEUE(c, i, q)
+	if (lv_queue_used(q))
+		add_ring(c, LIBVHOST_OP_SET_VRING_NUM, i)->arg.num = q->num;
+}
+
+int lv_add_ring_places(struct lv_compile *c)
 {
 	const struct lv_record_queue *q;
 	uint32_t i;
 	int ret;
 
-	/* All sizes first: back-ends count queues by them before anything else refers to a queue. */
-	FOR_EACH_QUEUE(c, i, q)
-	if (lv_queue_used(q))
-		add_ring(c, LIBVHOST_OP_SET_VRING_NUM, i)->arg.num = q->num;
 	FOR_EACH_QUEUE(c, i, q)
 	{
 		if (!lv_queue_used(q))
@@ -249,7 +262,7 @@ void lv_forget(struct lv_compile *c)
 	for (i = 0; i < LIBVHOST_FEATURE_WORDS; i++)
 		rec->acked[i] = 0;
 	rec->status = 0;
-	rec->flags &= ~(uint32_t)LV_RF_RUNNING;
+	rec->flags &= ~(uint32_t)(LV_RF_RUNNING | LV_RF_INFLIGHT);
 }
 
 int lv_check_slots(struct lv_compile *c, uint32_t regions, uint32_t limit)

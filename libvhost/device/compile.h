@@ -39,8 +39,10 @@ bool lv_carried(const struct lv_plan_env *env, uint32_t op); /* by the transport
 bool lv_queue_used(const struct lv_record_queue *q);
 /* Before a start: something to start, known bases, features that the dialect carries (words) and negotiated. */
 int lv_check_start(struct lv_compile *c, uint32_t words);
-/* NUM of all, then BASE, ADDR, ERR and CALL of each. */
+/* NUM of all, then BASE, ADDR, ERR and CALL of each: together, or one after the other. */
 int lv_add_rings(struct lv_compile *c);
+void lv_add_ring_sizes(struct lv_compile *c);
+int lv_add_ring_places(struct lv_compile *c);
 /* KICK for all, then ENABLE where the dialect has it. */
 void lv_add_run(struct lv_compile *c);
 /* ENABLE 0 where it was 1. */
@@ -65,6 +67,19 @@ void lv_take_config(struct lv_compile *c);
 void lv_add_config_probe(struct lv_compile *c);
 /* Status as read back holds bit (FEATURES_OK, DRIVER_OK); true also when no status was read. */
 int lv_check_status(struct lv_compile *c, uint64_t bit);
+
+/* The inflight region (plan_inflight.c). Whether the next start has to ask for one. */
+bool lv_inflight_due(const struct lv_compile *c);
+struct libvhost_req *lv_add_get_inflight(struct lv_compile *c);
+/* The answer, into the record. A peer that has none is fine, one that gives less than it was asked for is not. */
+int lv_take_inflight(struct lv_compile *c);
+/* The region in the record, if there is one, to the peer. */
+void lv_add_set_inflight(struct lv_compile *c);
+/* LV_PLAN_INFLIGHT of vhost-user. */
+int lv_inflight_plan(struct lv_compile *c);
+
+/* One queue (plan_queue.c): LV_PLAN_QUEUE_START and _STOP of vhost-user and the kernel. */
+int lv_queue_plan(struct lv_compile *c);
 
 /* Memory. */
 uint64_t lv_region_addr(const struct lv_plan_env *env, const struct lv_map *map);

@@ -9,7 +9,8 @@
 
 #define KNOWN_FLAGS                                                                                                    \
 	(LIBVHOST_DEV_ASYNC | LIBVHOST_DEV_AUTO_RECONNECT | LIBVHOST_DEV_USE_GPA_ADDRESSES | LIBVHOST_DEV_USE_SHMEM |  \
-	 LIBVHOST_DEV_WAIT | LIBVHOST_DEV_HOST_NOTIFIERS | LIBVHOST_DEV_SHARED_OBJECTS)
+	 LIBVHOST_DEV_WAIT | LIBVHOST_DEV_INFLIGHT | LIBVHOST_DEV_STOP_INFLIGHT | LIBVHOST_DEV_HOST_NOTIFIERS |        \
+	 LIBVHOST_DEV_SHARED_OBJECTS)
 
 static int check_opts(struct lv_errslot *err, const struct libvhost_dev_opts *o)
 {
@@ -29,6 +30,8 @@ static int check_opts(struct lv_errslot *err, const struct libvhost_dev_opts *o)
 		wrong = "timeout_ms is above 3600000";
 	else if (o->config_size > LIBVHOST_MAX_CONFIG)
 		wrong = "config_size is above 4096";
+	else if (o->flags & LIBVHOST_DEV_STOP_INFLIGHT && !(o->flags & LIBVHOST_DEV_INFLIGHT))
+		wrong = "STOP_INFLIGHT needs INFLIGHT";
 	return wrong ? lv_fail(err, -EINVAL, LIBVHOST_EK_ARGUMENT, "device options: %s", wrong) : 0;
 }
 
@@ -44,6 +47,10 @@ static void dev_free(struct libvhost_dev *dev)
 	}
 	if (dev->rec && dev->fds)
 		lv_queues_drop_all(dev);
+	if (dev->rec)
+		lv_inflight_drop(dev);
+	lv_fd_close(dev->op.inflight_fd);
+	lv_fd_close(dev->config_irq.fd);
 	lv_fd_close(dev->wake_fd);
 	lv_fd_close(dev->epoll_fd);
 	lv_fd_close(dev->timer_fd);
@@ -85,6 +92,7 @@ static struct libvhost_dev *dev_new(struct libvhost_ctx *ctx, const struct libvh
 	dev->ack_policy = o->ack_policy;
 	dev->mem = lv_mem_ref(o->mem);
 	dev->epoll_fd = dev->timer_fd = -1;
+	dev->inflight.fd = dev->op.inflight_fd = dev->config_irq.fd = -1;
 	lv_errslot_init(&dev->err);
 	init_sync(dev);
 	dev->rec = lv_record_new(o->virtio_id, o->num_queues);
@@ -277,6 +285,10 @@ static int check_part(struct libvhost_dev *dev, uint32_t first, uint32_t count)
 	if (dev->num_parts == LV_MAX_PARTS || dev->num_parts == n)
 		return lv_fail(&dev->err, -EINVAL, LIBVHOST_EK_ARGUMENT, "add_part: there are %u parts already",
 			       dev->num_parts);
+	if (dev->opts.flags & LIBVHOST_DEV_INFLIGHT)
+		return lv_fail(&dev->err, -ENOTSUP, LIBVHOST_EK_UNSUPPORTED,
+			       "add_part: a device with LIBVHOST_DEV_INFLIGHT has one part: a region belongs to one "
+			       "back-end");
 	for (uint32_t q = first; q < first + count; q++)
 		if (lv_dev_part_of(dev, q))
 			return lv_fail(&dev->err, -EINVAL, LIBVHOST_EK_ARGUMENT,
@@ -401,6 +413,7 @@ int libvhost_dev_info(struct libvhost_dev *dev, struct libvhost_dev_info *info)
 	o.generation = dev->rec->generation;
 	o.parts = dev->num_parts;
 	o.status = dev->rec->status;
+	o.guarantee = lv_inflight_guarantee(dev->rec);
 	pthread_mutex_unlock(&dev->lock);
 	return LV_OUT_WRITE(info, &o);
 }

@@ -12,6 +12,7 @@
 
 #include <pthread.h>
 #include "core/opts.h"
+#include "device/inflight.h"
 #include "device/plan.h"
 #include "device/share.h"
 #include "transport/transport.h"
@@ -83,9 +84,18 @@ struct lv_operation {
 	uint32_t backoff_ms;
 	struct lv_record *work;
 	struct lv_snapshot *mem;
+	int inflight_fd; /* what GET_INFLIGHT_FD brought, -1 = nothing, and the bytes of that file, 0 = it is none */
+	uint64_t inflight_file;
+	uint32_t queue; /* of LV_PLAN_QUEUE_* */
 	/* Called when all plans ended (result 0) or one failed. Returns 1 when it began further plans, else 0 with
 	 * op.result set. */
 	int (*ended)(struct libvhost_dev *dev, int result);
+};
+
+/* The configuration interrupt; guarded by the device's lock. */
+struct lv_config_irq {
+	int fd; /* -1 = none */
+	bool masked, pending;
 };
 
 struct lv_events {
@@ -122,6 +132,8 @@ struct libvhost_dev {
 	struct lv_part *parts;
 	uint32_t num_parts;
 	struct lv_operation op;
+	struct lv_inflight_file inflight;
+	struct lv_config_irq config_irq;
 	bool ack_all_next;   /* the last failure could not be attributed to a request */
 	uint32_t ack_policy; /* of the transports at present */
 	bool mem_unknown;    /* the peer holds a mixture of memory regions: only a new connection helps */
@@ -256,14 +268,27 @@ int lv_queues_make_fds(struct libvhost_dev *dev);
 /* Where queues with one of these flags continue after a peer that did not say: the used index. */
 void lv_queues_rebuild_bases(struct libvhost_dev *dev, uint32_t flags);
 void lv_queues_drop_all(struct libvhost_dev *dev);
+/* Forgets one that does not run. */
+void lv_queue_forget(struct libvhost_dev *dev, uint32_t index);
 /* Kicks queues that hold work, and (after a reconnect) calls the guest once. */
 void lv_queues_poke(struct libvhost_dev *dev, bool call);
-/* Takes all guest notifications back. */
+void lv_queue_poke(struct libvhost_dev *dev, uint32_t index);
+/* Claims a connected device for a short request about a queue that is set up. */
+int lv_queue_claim(struct libvhost_dev *dev, uint32_t index, const char *call);
+/* Takes all guest notifications back, or one queue's. */
 void lv_notifiers_drop(struct libvhost_dev *dev);
+void lv_notifier_drop(struct libvhost_dev *dev, uint32_t index);
 bool lv_queue_packed(const struct lv_record *rec);
 /* Makes an eventfd in *fd unless there is one. */
 int lv_queue_late_fd(struct libvhost_dev *dev, uint32_t index, int *fd, const char *what);
 int lv_fd_fail(struct libvhost_dev *dev, int error, uint32_t queue, const char *what);
+
+/* ---- ring_control.c, config_irq.c ---- */
+
+/* A start is for all queues, also for those that were stopped by themselves. */
+void lv_queues_release_held(struct lv_record *rec);
+/* The peer's configuration space is not what it was: tells host and guest. */
+void lv_config_changed(struct libvhost_dev *dev);
 
 /* ---- event.c ---- */
 

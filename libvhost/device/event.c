@@ -156,7 +156,7 @@ static int accept_for_queue(struct lv_part *part, struct libvhost_req *req)
 static void config_changed(struct lv_part *part, const struct libvhost_req *req)
 {
 	(void)req;
-	lv_event_simple(part->dev, LIBVHOST_EVENT_CONFIG_CHANGE, LIBVHOST_NONE, 0, "");
+	lv_config_changed(part->dev);
 }
 
 /* In-band call: the guest gets its interrupt the same way as from a descriptor. */

@@ -16,7 +16,17 @@ void lv_features_wire(const struct lv_record *rec, uint64_t own, uint64_t words[
 	words[0] |= own & rec->offered[0];
 }
 
-enum { NO, YES, WITH_CHANNEL, WITH_NOTIFIERS, WITH_OBJECTS, WITH_GPA_FLAG, WITH_SHMEM_FLAG };
+enum {
+	NO,
+	YES,
+	WITH_CHANNEL,
+	WITH_NOTIFIERS,
+	WITH_OBJECTS,
+	WITH_GPA_FLAG,
+	WITH_SHMEM_FLAG,
+	WITH_INFLIGHT_FLAG,
+	WITH_STOP_FLAG
+};
 
 #define PF(name) LIBVHOST_PROTOCOL_F_##name
 
@@ -38,7 +48,7 @@ static const struct {
 	[PF(CONFIG)] = {YES, 0},
 	[PF(BACKEND_SEND_FD)] = {WITH_CHANNEL, LV_BIT(PF(BACKEND_REQ))},
 	[PF(HOST_NOTIFIER)] = {WITH_NOTIFIERS, LV_BIT(PF(BACKEND_REQ)) | LV_BIT(PF(BACKEND_SEND_FD))},
-	[PF(INFLIGHT_SHMFD)] = {NO, 0}, /* a peer that gets it may rely on a region that we do not hand over */
+	[PF(INFLIGHT_SHMFD)] = {WITH_INFLIGHT_FLAG, 0}, /* a peer that gets it relies on a region being handed over */
 	[PF(RESET_DEVICE)] = {YES, 0},
 	/* a descriptor, which every queue gets, is preferred to messages */
 	[PF(INBAND_NOTIFICATIONS)] = {YES, LV_BIT(PF(BACKEND_REQ)) | LV_BIT(PF(REPLY_ACK))},
@@ -46,8 +56,9 @@ static const struct {
 	[PF(STATUS)] = {YES, 0},
 	[PF(XEN_MMAP)] = {NO, 0}, /* regions would carry grant references */
 	[PF(SHARED_OBJECT)] = {WITH_OBJECTS, LV_BIT(PF(BACKEND_REQ))},
-	[PF(DEVICE_STATE)] = {YES, 0},		  /* opens two requests */
-	[PF(GET_VRING_BASE_INFLIGHT)] = {NO, 0},  /* a stopped ring would still have requests in flight */
+	[PF(DEVICE_STATE)] = {YES, 0}, /* opens two requests */
+	/* a stopped ring still has requests in flight */
+	[PF(GET_VRING_BASE_INFLIGHT)] = {WITH_STOP_FLAG, LV_BIT(PF(INFLIGHT_SHMFD))},
 	[PF(GPA_ADDRESSES)] = {WITH_GPA_FLAG, 0}, /* peers in the field use this bit for shared memory */
 	[PF(SHMEM_MAP)] = {WITH_SHMEM_FLAG, LV_BIT(PF(BACKEND_REQ))},
 };
@@ -67,6 +78,10 @@ static bool wanted(const struct lv_protocol_choice *c, uint32_t when)
 		return c->dev_flags & LIBVHOST_DEV_USE_GPA_ADDRESSES;
 	case WITH_SHMEM_FLAG:
 		return c->channel && c->dev_flags & LIBVHOST_DEV_USE_SHMEM;
+	case WITH_INFLIGHT_FLAG:
+		return c->dev_flags & LIBVHOST_DEV_INFLIGHT;
+	case WITH_STOP_FLAG:
+		return c->dev_flags & LIBVHOST_DEV_STOP_INFLIGHT;
 	default:
 		return false;
 	}

@@ -14,7 +14,8 @@ enum {
 	LV_F_NET_HDR = 27,	   /* VHOST_NET_F_VIRTIO_NET_HDR; collides with VIRTIO_F_ANY_LAYOUT */
 	LV_F_PROTOCOL = 30,	   /* vhost-user protocol features follow */
 	LV_F_ACCESS_PLATFORM = 33, /* ring addresses go through an IOMMU */
-	LV_F_RING_PACKED = 34
+	LV_F_RING_PACKED = 34,
+	LV_F_IN_ORDER = 35
 };
 
 /* Kernel back-end feature bits, GET_BACKEND_FEATURES. */

@@ -132,8 +132,12 @@ static int check_start(struct libvhost_dev *dev)
 	if (!r)
 		r = lv_queues_make_fds(dev);
 	if (!r)
-		lv_dev_ack_policy(dev);
-	return r;
+		r = lv_inflight_before_start(dev);
+	if (r)
+		return r;
+	lv_queues_release_held(dev->op.work);
+	lv_dev_ack_policy(dev);
+	return 0;
 }
 
 int libvhost_dev_start(struct libvhost_dev *dev, const struct libvhost_call_opts *opts)
@@ -155,6 +159,7 @@ static int stop_ended(struct libvhost_dev *dev, int r)
 	if (!r) {
 		lv_dev_adopt(dev);
 		dev->rec->flags &= ~(uint32_t)LV_RF_RUNNING;
+		lv_inflight_rebase(dev, dev->op.work);
 		stopped(dev);
 		return 0;
 	}
@@ -204,6 +209,7 @@ static int reset_ended(struct libvhost_dev *dev, int r)
 	dev->op.result = r;
 	if (!r) {
 		lv_dev_adopt(dev);
+		lv_inflight_drop(dev);
 		lv_notifiers_drop(dev);
 		lv_queues_drop_all(dev);
 		lv_share_reset(dev);

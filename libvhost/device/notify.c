@@ -13,7 +13,7 @@ static int not_set_up(struct libvhost_dev *dev, uint32_t index)
 	return lv_fail(&dev->err, -ENOENT, LIBVHOST_EK_ARGUMENT, "queue %u is not set up", index);
 }
 
-static int claim_queue(struct libvhost_dev *dev, uint32_t index, const char *call)
+int lv_queue_claim(struct libvhost_dev *dev, uint32_t index, const char *call)
 {
 	int r = lv_dev_claim(dev, LV_OP_REQUEST, LIVE, call);
 
@@ -83,7 +83,7 @@ int libvhost_dev_set_kick(struct libvhost_dev *dev, uint32_t index, int fd)
 
 	if (!dev)
 		return -EINVAL;
-	r = claim_queue(dev, index, "set_kick");
+	r = lv_queue_claim(dev, index, "set_kick");
 	if (r)
 		return r;
 	if (fd >= 0 && (ours = lv_fd_dup(fd)) < 0)
@@ -108,7 +108,7 @@ int libvhost_dev_set_call(struct libvhost_dev *dev, uint32_t index, int fd)
 
 	if (!dev)
 		return -EINVAL;
-	r = claim_queue(dev, index, "set_call");
+	r = lv_queue_claim(dev, index, "set_call");
 	if (r)
 		return r;
 	if (fd >= 0 && (ours = lv_fd_dup(fd)) < 0)
@@ -150,7 +150,7 @@ int libvhost_virtqueue_mask(struct libvhost_dev *dev, uint32_t index, uint32_t m
 
 	if (!dev)
 		return -EINVAL;
-	r = claim_queue(dev, index, "virtqueue_mask");
+	r = lv_queue_claim(dev, index, "virtqueue_mask");
 	if (r)
 		return r;
 	if (!(dev->rec->queue[index].flags & LV_RQ_MASKED) == !mask)
@@ -173,13 +173,17 @@ int libvhost_virtqueue_pending(struct libvhost_dev *dev, uint32_t index)
 	return r;
 }
 
+void lv_notifier_drop(struct libvhost_dev *dev, uint32_t index)
+{
+	if (dev->bound[index])
+		dev->ops.bind_notifier(dev->ops.arg, index, dev->fds[index].kick, 0);
+	dev->bound[index] = 0;
+}
+
 void lv_notifiers_drop(struct libvhost_dev *dev)
 {
-	for (uint32_t i = 0; i < dev->rec->num_queues; i++) {
-		if (dev->bound[i])
-			dev->ops.bind_notifier(dev->ops.arg, i, dev->fds[i].kick, 0);
-		dev->bound[i] = 0;
-	}
+	for (uint32_t i = 0; i < dev->rec->num_queues; i++)
+		lv_notifier_drop(dev, i);
 }
 
 int libvhost_dev_enable_notifiers(struct libvhost_dev *dev)
@@ -236,6 +240,16 @@ static void poke_queue(struct libvhost_dev *dev, const struct lv_snapshot *mem, 
 		lv_eventfd_signal(fds->masked);
 	else if (call && fds->call >= 0)
 		lv_eventfd_signal(fds->call);
+}
+
+void lv_queue_poke(struct libvhost_dev *dev, uint32_t index)
+{
+	struct lv_snapshot *mem = lv_mem_snapshot(dev->mem);
+
+	pthread_mutex_lock(&dev->lock);
+	poke_queue(dev, mem, index, false);
+	pthread_mutex_unlock(&dev->lock);
+	lv_snapshot_put(mem);
 }
 
 void lv_queues_poke(struct libvhost_dev *dev, bool call)

@@ -47,14 +47,18 @@ static struct lv_plan_env part_env(struct libvhost_dev *dev, struct lv_part *par
 		.dev_flags = dev->opts.flags,
 		.protocol_never = dev->opts.protocol_features,
 		.has_on_request = dev->ops.on_request != NULL,
+		.inflight_fd = dev->op.inflight_fd >= 0 ? dev->op.inflight_fd : dev->inflight.fd,
+		.inflight_file = dev->op.inflight_file,
+		.queue = dev->op.queue,
 	};
 }
 
-/* Adds the states of the program that just ended to what the peer was told. */
-static void note_sent(struct lv_part *part)
+/* Adds the states of the program that just ended to what the peer was told, and takes what it brought. */
+static void note_sent(struct libvhost_dev *dev, struct lv_part *part)
 {
 	struct lv_sent *sent = &part->sent;
 
+	lv_inflight_collect(dev, &part->prog);
 	for (uint32_t i = 0; i < part->prog.count; i++) {
 		const struct libvhost_req *req = &part->prog.reqs[i];
 		const bool slot = req->op == LIBVHOST_OP_ADD_MEM_REG || req->op == LIBVHOST_OP_REM_MEM_REG;
@@ -98,10 +102,11 @@ static bool has_to_wait(struct lv_part *part)
 /* Hands over program after program until there is something to wait for. */
 static void part_run(struct libvhost_dev *dev, struct lv_part *part)
 {
-	struct lv_plan_env env = part_env(dev, part);
 	int r;
 
 	for (;;) {
+		struct lv_plan_env env = part_env(dev, part); /* the last program may have brought something */
+
 		/* an undo keeps the error that made it necessary */
 		r = lv_plan_next(&part->plan, &env, &part->prog, dev->op.undo ? NULL : &dev->err);
 		if (r < 0)
@@ -112,7 +117,7 @@ static void part_run(struct libvhost_dev *dev, struct lv_part *part)
 		}
 		r = lv_transport_submit(part->t, part->prog.reqs, part->prog.count, dev->op.deadline);
 		if (r < 0) {
-			note_sent(part);
+			note_sent(dev, part);
 			return part_failed(dev, part, r, true);
 		}
 		if (atomic_load(&dev->op.cancelled))
@@ -122,7 +127,7 @@ static void part_run(struct libvhost_dev *dev, struct lv_part *part)
 		r = lv_transport_progress(part->t);
 		if (r == 0)
 			return;
-		note_sent(part);
+		note_sent(dev, part);
 		if (r < 0)
 			return part_failed(dev, part, r, true);
 	}
@@ -134,7 +139,7 @@ static void part_step(struct libvhost_dev *dev, struct lv_part *part)
 
 	if (r == 0)
 		return;
-	note_sent(part);
+	note_sent(dev, part);
 	if (r < 0)
 		part_failed(dev, part, r, true);
 	else
@@ -168,7 +173,7 @@ void lv_op_abort(struct libvhost_dev *dev)
 		libvhost_transport_cancel(part->t);
 		if (lv_transport_progress(part->t) == 0)
 			lv_transport_close(part->t);
-		note_sent(part);
+		note_sent(dev, part);
 		part_failed(dev, part, -ECANCELED, false);
 	}
 }

@@ -47,10 +47,9 @@ static uint32_t ring_base(const struct lv_plan *plan, const struct lv_plan_env *
 }
 
 /* The record's queue of a ring request; NULL if the index is none of this part. */
-static struct lv_record_queue *queue_of(const struct lv_plan *plan, const struct lv_plan_env *env,
-					const struct libvhost_req *req)
+static struct lv_record_queue *queue_of(const struct lv_plan_env *env, uint32_t first, const struct libvhost_req *req)
 {
-	uint32_t queue = req->index + ring_base(plan, env);
+	uint32_t queue = req->index + first;
 
 	return queue < env->rec->num_queues ? &env->rec->queue[queue] : NULL;
 }
@@ -71,7 +70,7 @@ void lv_plan_harvest(struct lv_plan *plan, struct lv_plan_env *env, const struct
 
 	for (i = 0; i < prog->count; i++) {
 		const struct libvhost_req *req = &prog->reqs[i];
-		struct lv_record_queue *q = queue_of(plan, env, req);
+		struct lv_record_queue *q = queue_of(env, ring_base(plan, env), req);
 
 		if (!q)
 			continue;
@@ -94,7 +93,7 @@ int lv_take_bases(struct lv_compile *c)
 
 		if (req->op != LIBVHOST_OP_GET_VRING_BASE)
 			continue;
-		q = queue_of(c->plan, c->env, req);
+		q = queue_of(c->env, c->ring_base, req);
 		if (q && take_base(c->env, q, req->result[0]))
 			continue;
 		where.op = req->op;

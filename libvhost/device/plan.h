@@ -67,9 +67,10 @@ struct lv_plan_env {
 	bool has_on_request;
 	const int *config_call;	  /* vDPA: eventfd for configuration changes; NULL = none */
 	const struct lv_log *log; /* the dirty log to establish; NULL = none is wanted */
-	int inflight_fd; /* of the region in the record, -1 = none. Borrowed, as out_fd of GET_INFLIGHT_FD is to
-			    be taken by whoever runs the program */
-	uint32_t queue;	 /* LV_PLAN_QUEUE_*: the one it is about */
+	int inflight_fd;	/* of the region in the record, -1 = none. Borrowed, as out_fd of GET_INFLIGHT_FD is to
+				   be taken by whoever runs the program */
+	uint64_t inflight_file; /* bytes of the file that GET_INFLIGHT_FD gave, 0 = none that can be written */
+	uint32_t queue;		/* LV_PLAN_QUEUE_*: the one it is about */
 };
 
 struct lv_plan {

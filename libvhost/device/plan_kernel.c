@@ -190,9 +190,10 @@ int lv_plan_kernel(struct lv_compile *c)
 		return memory_plan(c);
 	case LV_PLAN_RESET:
 		return reset_plan(c);
-	case LV_PLAN_INFLIGHT:
 	case LV_PLAN_QUEUE_START:
 	case LV_PLAN_QUEUE_STOP:
+		return lv_queue_plan(c);
+	case LV_PLAN_INFLIGHT:
 		break;
 	}
 	return -EINVAL;

@@ -153,7 +153,16 @@ static int add_memory(struct lv_compile *c, const struct lv_snapshot *peer)
 	return speaks(c, LIBVHOST_PROTOCOL_F_CONFIGURE_MEM_SLOTS) ? add_changes(c, peer) : add_whole_table(c);
 }
 
-/* First half of a start: nothing in it lets the peer touch guest memory. */
+/* Sizes of all rings, then the region, then the rest: DPDK looks at its rings when it gets SET_INFLIGHT_FD. */
+static int add_rings(struct lv_compile *c)
+{
+	lv_add_ring_sizes(c);
+	lv_add_set_inflight(c);
+	return lv_add_ring_places(c);
+}
+
+/* First half of a start: nothing in it lets the peer touch guest memory. A first one ends before the inflight region is
+ * there. */
 static int add_setup(struct lv_compile *c, const struct lv_snapshot *peer)
 {
 	bool status = speaks(c, LIBVHOST_PROTOCOL_F_STATUS) && c->env->lead;
@@ -170,7 +179,12 @@ static int add_setup(struct lv_compile *c, const struct lv_snapshot *peer)
 		c->env->rec->status = LV_STATUS_AGREED; /* also if the start fails: undoing it takes this back */
 	}
 	ret = add_memory(c, peer);
-	return ret ? ret : lv_add_rings(c);
+	if (ret || !lv_inflight_due(c))
+		return ret ? ret : add_rings(c);
+	lv_add_ring_sizes(c);
+	/* a back-end may have none for this kind of device: the guarantee is less then, the start is as good */
+	lv_add_get_inflight(c)->flags |= LIBVHOST_REQ_OPTIONAL;
+	return 0;
 }
 
 static void add_go(struct lv_compile *c)
@@ -200,19 +214,44 @@ static int running(struct lv_compile *c)
 	return 0;
 }
 
+/* The rest of a first start, once the region's size is known. */
+static int start_with_region(struct lv_compile *c)
+{
+	uint32_t barrier;
+	int ret = lv_check_status(c, LV_STATUS_FEATURES_OK);
+
+	if (!ret)
+		ret = lv_take_inflight(c);
+	if (ret)
+		return ret;
+	lv_next_program(c, 2);
+	lv_add_set_inflight(c);
+	ret = lv_add_ring_places(c);
+	barrier = c->prog->count;
+	add_go(c);
+	lv_barrier(c, barrier);
+	return ret ? ret : 1;
+}
+
 static int start_plan(struct lv_compile *c)
 {
+	bool asks;
 	uint32_t barrier;
 	int ret;
 
 	switch (c->plan->step) {
 	case 0:
 		lv_next_program(c, 1);
+		asks = lv_inflight_due(c);
 		ret = lv_check_start(c, 1);
 		if (!ret)
 			ret = add_setup(c, c->env->peer_mem);
 		if (ret)
 			return ret;
+		if (asks) {
+			c->plan->step = 3;
+			return 1;
+		}
 		if (speaks(c, LIBVHOST_PROTOCOL_F_STATUS))
 			return 1; /* FEATURES_OK as read back decides */
 		c->plan->step = 2;
@@ -222,6 +261,8 @@ static int start_plan(struct lv_compile *c)
 		return 1;
 	case 1:
 		return go(c, 2);
+	case 3:
+		return start_with_region(c);
 	default:
 		return running(c);
 	}
@@ -348,9 +389,10 @@ int lv_plan_user(struct lv_compile *c)
 	case LV_PLAN_RESET:
 		return reset_plan(c);
 	case LV_PLAN_INFLIGHT:
+		return lv_inflight_plan(c);
 	case LV_PLAN_QUEUE_START:
 	case LV_PLAN_QUEUE_STOP:
-		break;
+		return lv_queue_plan(c);
 	}
 	return -EINVAL;
 }

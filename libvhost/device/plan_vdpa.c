@@ -287,6 +287,18 @@ static int resume_plan(struct lv_compile *c)
 	}
 }
 
+/* A ring can be enabled after DRIVER_OK only with backend feature 6, and where it stopped is told only by a device that
+ * is suspended as a whole. */
+static int one_queue(struct lv_compile *c)
+{
+	struct lv_where where = LV_WHERE_NONE;
+
+	where.queue = c->env->queue;
+	return lv_fail_at(c->err, -ENOTSUP, LIBVHOST_EK_UNSUPPORTED, &where,
+			  "%s: queue %u: a vDPA device starts and stops as a whole; stop and start the device",
+			  c->env->caps->peer, c->env->queue);
+}
+
 int lv_plan_vdpa(struct lv_compile *c)
 {
 	c->ring_base = c->env->first;
@@ -304,9 +316,10 @@ int lv_plan_vdpa(struct lv_compile *c)
 		return memory_plan(c);
 	case LV_PLAN_RESET:
 		return reset_plan(c);
-	case LV_PLAN_INFLIGHT:
 	case LV_PLAN_QUEUE_START:
 	case LV_PLAN_QUEUE_STOP:
+		return one_queue(c);
+	case LV_PLAN_INFLIGHT:
 		break;
 	}
 	return -EINVAL;

@@ -156,6 +156,14 @@ static int check_queue(struct libvhost_dev *dev, uint32_t index, const struct li
 	return r;
 }
 
+static int check_rests(struct libvhost_dev *dev, uint32_t index, const char *call)
+{
+	if (!(dev->rec->queue[index].flags & LV_RQ_RUNNING))
+		return 0;
+	return lv_fail(&dev->err, -EBUSY, LIBVHOST_EK_STATE, "%s: queue %u runs; stop_queue or stop first", call,
+		       index);
+}
+
 int libvhost_dev_set_queue(struct libvhost_dev *dev, uint32_t index, const struct libvhost_queue *queue)
 {
 	struct lv_queue_fds fds = {0}, old;
@@ -167,10 +175,12 @@ int libvhost_dev_set_queue(struct libvhost_dev *dev, uint32_t index, const struc
 		return -EINVAL;
 	r = LV_OPTS_READ(&dev->err, &o, queue);
 	if (!r)
-		r = lv_dev_enter(dev, LV_STATE(NEGOTIATED), "set_queue");
+		r = lv_dev_enter(dev, LV_STATE(NEGOTIATED) | LV_STATE(RUNNING), "set_queue");
 	if (r)
 		return r;
 	r = check_queue(dev, index, &o, &q);
+	if (!r)
+		r = check_rests(dev, index, "set_queue");
 	if (!r && dev->bound[index])
 		r = lv_fail(&dev->err, -EBUSY, LIBVHOST_EK_STATE, "queue %u: disable its notifier first", index);
 	if (!r)
@@ -179,6 +189,8 @@ int libvhost_dev_set_queue(struct libvhost_dev *dev, uint32_t index, const struc
 		old = dev->fds[index];
 		fds.masked = old.masked;
 		old.masked = -1;
+		if (dev->state == LIBVHOST_DEV_RUNNING)
+			q.flags |= LV_RQ_HELD; /* until start_queue */
 		q.flags |= (fds.kick < 0 ? LV_RQ_KICK_POLL : 0) | (fds.call < 0 ? LV_RQ_CALL_POLL : 0);
 		dev->rec->queue[index] = q;
 		dev->fds[index] = fds;
@@ -219,25 +231,39 @@ int libvhost_dev_get_queue(struct libvhost_dev *dev, uint32_t index, struct libv
 	return LV_OUT_WRITE(queue, &o);
 }
 
+/* Lock held. */
+static void forget(struct libvhost_dev *dev, uint32_t index)
+{
+	close_fds(dev, &dev->fds[index]);
+	dev->rec->queue[index] = (struct lv_record_queue){0};
+}
+
 int libvhost_dev_clear_queue(struct libvhost_dev *dev, uint32_t index)
 {
 	int r;
 
 	if (!dev)
 		return -EINVAL;
-	r = lv_dev_enter(dev, LV_STATE(NEGOTIATED), "clear_queue");
+	r = lv_dev_enter(dev, LV_STATE(NEGOTIATED) | LV_STATE(RUNNING), "clear_queue");
 	if (r)
 		return r;
-	if (index >= dev->rec->num_queues || !(dev->rec->queue[index].flags & LV_RQ_SET)) {
+	if (index >= dev->rec->num_queues || !(dev->rec->queue[index].flags & LV_RQ_SET))
 		r = lv_fail(&dev->err, -ENOENT, LIBVHOST_EK_ARGUMENT, "queue %u is not set up", index);
-	} else if (dev->bound[index]) {
+	else if (dev->bound[index])
 		r = lv_fail(&dev->err, -EBUSY, LIBVHOST_EK_STATE, "queue %u: disable its notifier first", index);
-	} else {
-		close_fds(dev, &dev->fds[index]);
-		dev->rec->queue[index] = (struct lv_record_queue){0};
-	}
+	else
+		r = check_rests(dev, index, "clear_queue");
+	if (!r)
+		forget(dev, index);
 	pthread_mutex_unlock(&dev->lock);
 	return r;
+}
+
+void lv_queue_forget(struct libvhost_dev *dev, uint32_t index)
+{
+	pthread_mutex_lock(&dev->lock);
+	forget(dev, index);
+	pthread_mutex_unlock(&dev->lock);
 }
 
 void lv_queues_drop_all(struct libvhost_dev *dev)

@@ -13,7 +13,6 @@
 
 #define QUICK_MIN_MS 1u /* explicit reconnect and init: somebody waits */
 #define QUICK_MAX_MS 50u
-#define IN_ORDER_BIT 35
 
 bool lv_reconnect_possible(const struct libvhost_dev *dev)
 {
@@ -127,10 +126,10 @@ int lv_reconnect_step(struct libvhost_dev *dev)
 static void report_reconnected(struct libvhost_dev *dev)
 {
 	struct libvhost_event e = {.type = LIBVHOST_EVENT_RECONNECTED, .queue = LIBVHOST_NONE};
-	const bool in_order = dev->rec->acked[0] & LV_BIT(IN_ORDER_BIT);
+	static const char *const names[] = {"none", "in-order", "inflight"};
 
-	e.value[0] = in_order ? LIBVHOST_GUARANTEE_IN_ORDER : LIBVHOST_GUARANTEE_NONE;
-	snprintf(e.text, sizeof(e.text), "replayed to a new peer, guarantee: %s", in_order ? "in-order" : "none");
+	e.value[0] = lv_inflight_guarantee(dev->rec);
+	snprintf(e.text, sizeof(e.text), "replayed to a new peer, guarantee: %s", names[e.value[0]]);
 	lv_event_push(dev, &e);
 }
 

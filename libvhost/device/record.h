@@ -14,14 +14,15 @@
 #define LV_RECORD_CONFIG  256u
 
 enum {
-	LV_RQ_SET = 1u << 0,	   /* the caller set it up */
-	LV_RQ_DISABLED = 1u << 1,  /* leave disabled at start */
-	LV_RQ_MASKED = 1u << 2,	   /* CALL is the private eventfd */
-	LV_RQ_KICK_POLL = 1u << 3, /* no kick descriptor: the device polls */
-	LV_RQ_CALL_POLL = 1u << 4, /* no call descriptor */
-	LV_RQ_RUNNING = 1u << 5,   /* the peer runs it (a disabled ring runs too once it got its kick) */
-	LV_RQ_BASE_STALE = 1u << 6 /* stopped, but the peer could not tell where: rebuild base from the used ring and
-				      clear the flag; a start with it is refused */
+	LV_RQ_SET = 1u << 0,	    /* the caller set it up */
+	LV_RQ_DISABLED = 1u << 1,   /* leave disabled at start */
+	LV_RQ_MASKED = 1u << 2,	    /* CALL is the private eventfd */
+	LV_RQ_KICK_POLL = 1u << 3,  /* no kick descriptor: the device polls */
+	LV_RQ_CALL_POLL = 1u << 4,  /* no call descriptor */
+	LV_RQ_RUNNING = 1u << 5,    /* the peer runs it (a disabled ring runs too once it got its kick) */
+	LV_RQ_BASE_STALE = 1u << 6, /* stopped, but the peer could not tell where: rebuild base from the used ring and
+				       clear the flag; a start with it is refused */
+	LV_RQ_HELD = 1u << 7	    /* stopped by itself, or set up while the device ran: a reconnect leaves it so */
 };
 
 struct lv_record_queue {
@@ -30,10 +31,11 @@ struct lv_record_queue {
 };
 
 enum {
-	LV_RF_RUNNING = 1u << 0,    /* the device is started */
-	LV_RF_NEGOTIATED = 1u << 1, /* features and protocol features below are remembered from a peer */
-	LV_RF_LOG = 1u << 2,	    /* the dirty log is on: LOG_ALL and the rings' log addresses are sent */
-	LV_RF_INFLIGHT = 1u << 3    /* there is an inflight region: its descriptor lies beside the record */
+	LV_RF_RUNNING = 1u << 0,	/* the device is started */
+	LV_RF_NEGOTIATED = 1u << 1,	/* features and protocol features below are remembered from a peer */
+	LV_RF_LOG = 1u << 2,		/* the dirty log is on: LOG_ALL and the rings' log addresses are sent */
+	LV_RF_INFLIGHT = 1u << 3,	/* there is an inflight region: its descriptor lies beside the record */
+	LV_RF_INFLIGHT_PACKED = 1u << 4 /* it was made for packed rings */
 };
 
 struct lv_record {

@@ -23,7 +23,7 @@ void fake_init(struct fake *f)
 	f->slots = 32;
 	f->max_regions = 8;
 	f->refuse_at = f->die_at = FAKE_NEVER;
-	f->fd = -1;
+	f->fd = f->inflight_fd = -1;
 }
 
 uint32_t fake_first(const struct fake *f, uint32_t op)
@@ -67,7 +67,8 @@ static void fake_destroy(void *self)
 	struct fake *f = self;
 
 	lv_fd_close(f->fd);
-	f->fd = -1;
+	lv_fd_close(f->inflight_fd);
+	f->fd = f->inflight_fd = -1;
 	f->destroyed = true;
 }
 
@@ -97,6 +98,30 @@ static int fake_submit(void *self, struct libvhost_req *reqs, uint32_t count)
 	return 0;
 }
 
+static void give_region(struct fake *f, struct libvhost_req *req)
+{
+	const uint64_t bytes = f->region_what == FAKE_REGION_SHORT ? f->region - 1 : f->region;
+	char path[64];
+	int fd = f->region_what == FAKE_REGION_EVENTFD ? lv_eventfd() : memfd(bytes, 0);
+
+	if (f->region_what == FAKE_REGION_READONLY) {
+		snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+		req->out_fd = open(path, O_RDONLY | O_CLOEXEC);
+		lv_fd_close(fd);
+	} else {
+		req->out_fd = fd;
+	}
+	req->out_flags = LIBVHOST_REQ_OUT_FD;
+	req->result[0] = f->region;
+}
+
+static void take_region(struct fake *f, const struct libvhost_req *req)
+{
+	lv_fd_close(f->inflight_fd);
+	f->inflight_fd = lv_fd_dup(req->fd);
+	f->inflight = req->arg.inflight;
+}
+
 static void answer(struct fake *f, struct libvhost_req *req)
 {
 	switch (req->op) {
@@ -118,6 +143,12 @@ static void answer(struct fake *f, struct libvhost_req *req)
 	case LIBVHOST_OP_GET_CONFIG:
 		memcpy((void *)(uintptr_t)req->data_out, f->config + req->arg.config.offset, req->arg.config.size);
 		req->data_out_len = req->arg.config.size;
+		break;
+	case LIBVHOST_OP_GET_INFLIGHT_FD:
+		give_region(f, req);
+		break;
+	case LIBVHOST_OP_SET_INFLIGHT_FD:
+		take_region(f, req);
 		break;
 	default:
 		break;

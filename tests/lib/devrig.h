@@ -14,6 +14,8 @@
 #define FAKE_NEVER    0xffffffffu
 #define FAKE_FEATURES (1ull << 30 | 1ull << 32 | 1ull << 29 | 1ull << 33 | 1ull << 35)
 
+enum { FAKE_REGION_FILE, FAKE_REGION_SHORT, FAKE_REGION_READONLY, FAKE_REGION_EVENTFD };
+
 struct fake {
 	/* behaviour */
 	uint64_t features, protocol;
@@ -23,9 +25,13 @@ struct fake {
 	_Atomic uint32_t stall_op;  /* no answer from this operation on, until it is 0 */
 	uint32_t base[LIBVHOST_MAX_QUEUES];
 	uint8_t config[64];
+	uint64_t region;      /* bytes of the region GET_INFLIGHT_FD gives */
+	uint32_t region_what; /* FAKE_REGION_* */
 	/* record */
 	uint32_t seen[FAKE_SEEN], index[FAKE_SEEN];
 	uint32_t nseen, ordinal, zero_fds, opens, closes;
+	struct libvhost_req_inflight inflight; /* as handed over last */
+	int inflight_fd;		       /* a duplicate of it, -1 = none */
 	atomic_bool stalled;
 	/* plumbing */
 	struct libvhost_req *reqs;

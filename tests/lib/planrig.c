@@ -36,6 +36,7 @@ struct planrig *planrig_new(uint32_t dialect, uint32_t virtio_id, uint32_t num_q
 		.lead = true,
 		.last = true,
 		.wanted_queues = num_queues,
+		.inflight_fd = -1,
 	};
 	planrig_memory(rig, 1);
 	return rig;
@@ -108,6 +109,7 @@ static void answer(struct planrig *rig, struct libvhost_req *req)
 {
 	bool refused = req->op == rig->fail_op && rig->passed++ >= rig->fail_after;
 
+	refused |= req->op == LIBVHOST_OP_GET_INFLIGHT_FD && !rig->region;
 	req->state = refused ? LIBVHOST_REQ_FAILED : LIBVHOST_REQ_DONE;
 	req->err = refused ? -EIO : 0;
 	if (refused)
@@ -141,6 +143,12 @@ static void answer(struct planrig *rig, struct libvhost_req *req)
 	case LIBVHOST_OP_GET_CONFIG:
 		memset((void *)(uintptr_t)req->data_out, 0xcf, rig->config_len);
 		req->data_out_len = rig->config_len;
+		break;
+	case LIBVHOST_OP_GET_INFLIGHT_FD:
+		req->result[0] = rig->region;
+		req->result[1] = rig->region_offset;
+		rig->env.inflight_file = rig->region_file;
+		rig->env.inflight_fd = FD_REGION;
 		break;
 	case LIBVHOST_OP_SET_STATUS:
 	case LIBVHOST_OP_GET_STATUS:

@@ -7,13 +7,14 @@
 #include "device/features.h"
 #include "device/plan.h"
 
-#define F30	 LV_BIT(LV_F_PROTOCOL)
-#define MODERN	 LV_BIT(32)
-#define PF(name) LV_BIT(LIBVHOST_PROTOCOL_F_##name)
-#define FD_KICK	 100
-#define FD_CALL	 400
-#define FD_ERR	 700
-#define FD_MASK	 1000
+#define F30	  LV_BIT(LV_F_PROTOCOL)
+#define MODERN	  LV_BIT(32)
+#define PF(name)  LV_BIT(LIBVHOST_PROTOCOL_F_##name)
+#define FD_KICK	  100
+#define FD_CALL	  400
+#define FD_ERR	  700
+#define FD_MASK	  1000
+#define FD_REGION 1300
 
 struct planrig {
 	struct libvhost_transport_caps caps;
@@ -28,7 +29,8 @@ struct planrig {
 	uint64_t status, refuse_status; /* bits that never stick */
 	uint64_t bases[LIBVHOST_MAX_QUEUES];
 	uint32_t config_len;
-	uint32_t fail_op, fail_after; /* this operation is refused after so many that are not */
+	uint64_t region, region_offset, region_file; /* what GET_INFLIGHT_FD answers; 0 = it has none */
+	uint32_t fail_op, fail_after;		     /* this operation is refused after so many that are not */
 	uint32_t passed;
 	/* what happened: text of all programs, and how often a caller had to wait */
 	char text[65536];

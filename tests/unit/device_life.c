@@ -276,7 +276,7 @@ TEST(device_life, unknown_flags_are_refused)
 	devrig_init(&r);
 	r.opts.flags = 0x10;
 	CHECK_EQ(devrig_open(&r), -EINVAL);
-	r.opts.flags = 0x40;
+	r.opts.flags = 1u << 31;
 	CHECK_EQ(devrig_open(&r), -EINVAL);
 	devrig_close(&r);
 }

@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/*
+ * One queue of a running device: start, stop, reset. The others run on. A queue that stands by itself is marked HELD,
+ * so that a reconnect brings back what ran and nothing else.
+ */
+#include "device/device.h"
+
+#include <errno.h>
+
+#define UNDO_MS 1000u /* least time for taking back what a refused start did */
+
+static struct lv_record_queue *at_work(struct libvhost_dev *dev)
+{
+	return &dev->op.work->queue[dev->op.queue];
+}
+
+/* What even a failed plan found out about its queue. */
+static void absorb(struct libvhost_dev *dev)
+{
+	const uint32_t known = LV_RQ_RUNNING | LV_RQ_BASE_STALE;
+	struct lv_record_queue *to = &dev->rec->queue[dev->op.queue];
+
+	pthread_mutex_lock(&dev->lock);
+	to->flags = (to->flags & ~known) | (at_work(dev)->flags & known);
+	to->base = at_work(dev)->base;
+	pthread_mutex_unlock(&dev->lock);
+}
+
+static uint32_t part_index(struct libvhost_dev *dev)
+{
+	return (uint32_t)(lv_dev_part_of(dev, dev->op.queue) - dev->parts);
+}
+
+static bool fate_known(int r)
+{
+	return r != -ETIMEDOUT && r != -ECANCELED;
+}
+
+/* Something failed after the peer had heard of it. */
+static void failed(struct libvhost_dev *dev, int r)
+{
+	if (lv_part_gone(lv_dev_part_of(dev, dev->op.queue)))
+		lv_dev_disconnected(dev, r);
+	else
+		lv_dev_lost(dev, r);
+}
+
+static int start_ended(struct libvhost_dev *dev, int r)
+{
+	struct lv_operation *op = &dev->op;
+	const bool told = dev->parts[part_index(dev)].sent.any;
+
+	if (!r && !op->undo) {
+		lv_dev_adopt(dev);
+		lv_queue_poke(dev, op->queue);
+		return 0;
+	}
+	if (!op->undo)
+		op->result = r;
+	absorb(dev);
+	if (!r)
+		lv_share_queue_stopped(dev, op->queue); /* taken back */
+	if (!r || !told)
+		return 0;
+	if (op->undo || !fate_known(r) || lv_part_gone(lv_dev_part_of(dev, op->queue))) {
+		failed(dev, r);
+		return 0;
+	}
+	if (!(at_work(dev)->flags & LV_RQ_RUNNING))
+		return 0; /* refused before it was kicked */
+	op->undo = true;
+	if (op->deadline < lv_deadline(dev->ctx, UNDO_MS))
+		op->deadline = lv_deadline(dev->ctx, UNDO_MS);
+	lv_op_plan_part(dev, LV_PLAN_QUEUE_STOP, part_index(dev));
+	return 1;
+}
+
+static bool anything_done(const struct lv_program *prog)
+{
+	for (uint32_t i = 0; i < prog->count; i++)
+		if (prog->reqs[i].state == LIBVHOST_REQ_DONE)
+			return true;
+	return false;
+}
+
+static int stop_ended(struct libvhost_dev *dev, int r)
+{
+	const struct lv_part *part = &dev->parts[part_index(dev)];
+
+	dev->op.result = r;
+	if (!r) {
+		at_work(dev)->flags |= LV_RQ_HELD;
+		lv_dev_adopt(dev);
+		lv_inflight_rebase(dev, dev->op.work);
+		lv_share_queue_stopped(dev, dev->op.queue);
+		return 0;
+	}
+	absorb(dev);
+	/* a peer that refuses to disable the ring has changed nothing */
+	if (part->sent.any && (!fate_known(r) || lv_part_gone(part) || anything_done(&part->prog)))
+		failed(dev, r);
+	return 0;
+}
+
+/* Claims the device for one queue. */
+static int claim(struct libvhost_dev *dev, uint32_t index, uint32_t timeout_ms, const char *call)
+{
+	int r;
+
+	if (timeout_ms > LV_TIMEOUT_MAX_MS)
+		return lv_fail(&dev->err, -EINVAL, LIBVHOST_EK_ARGUMENT, "%s: timeout of %u ms is above %u", call,
+			       timeout_ms, LV_TIMEOUT_MAX_MS);
+	r = lv_queue_claim(dev, index, call);
+	if (!r)
+		dev->op.queue = index;
+	return r;
+}
+
+static int run(struct libvhost_dev *dev, enum lv_plan_kind kind, uint32_t timeout_ms,
+	       int (*ended)(struct libvhost_dev *dev, int result))
+{
+	int r = lv_op_prepare(dev);
+
+	if (r)
+		return r;
+	lv_op_begin(dev, false, lv_deadline(dev->ctx, timeout_ms), ended);
+	lv_op_plan_part(dev, kind, part_index(dev));
+	return lv_op_finish(dev);
+}
+
+static int start(struct libvhost_dev *dev, uint32_t index, uint32_t timeout_ms)
+{
+	int r;
+
+	if (dev->state != LIBVHOST_DEV_RUNNING)
+		return lv_fail(&dev->err, -EINVAL, LIBVHOST_EK_STATE,
+			       "start_queue: the device does not run; libvhost_dev_start() starts all its queues");
+	if (dev->rec->queue[index].flags & LV_RQ_RUNNING)
+		return lv_fail(&dev->err, -EALREADY, LIBVHOST_EK_STATE, "start_queue: queue %u runs already", index);
+	if (!lv_dev_part_of(dev, index))
+		return lv_fail(&dev->err, -EINVAL, LIBVHOST_EK_STATE,
+			       "queue %u: no part carries it; add one with libvhost_dev_add_part()", index);
+	r = lv_queues_make_fds(dev);
+	return r ? r : run(dev, LV_PLAN_QUEUE_START, timeout_ms, start_ended);
+}
+
+int libvhost_dev_start_queue(struct libvhost_dev *dev, uint32_t index, uint32_t timeout_ms)
+{
+	int r;
+
+	if (!dev)
+		return -EINVAL;
+	r = claim(dev, index, timeout_ms, "start_queue");
+	return r ? r : lv_dev_release(dev, start(dev, index, timeout_ms));
+}
+
+int libvhost_dev_stop_queue(struct libvhost_dev *dev, uint32_t index, uint32_t timeout_ms)
+{
+	int r;
+
+	if (!dev)
+		return -EINVAL;
+	r = claim(dev, index, timeout_ms, "stop_queue");
+	if (r)
+		return r;
+	if (!(dev->rec->queue[index].flags & LV_RQ_RUNNING))
+		r = lv_fail(&dev->err, -EALREADY, LIBVHOST_EK_STATE, "stop_queue: queue %u does not run", index);
+	else
+		r = run(dev, LV_PLAN_QUEUE_STOP, timeout_ms, stop_ended);
+	return lv_dev_release(dev, r);
+}
+
+int libvhost_dev_reset_queue(struct libvhost_dev *dev, uint32_t index, uint32_t timeout_ms)
+{
+	int r;
+
+	if (!dev)
+		return -EINVAL;
+	r = claim(dev, index, timeout_ms, "reset_queue");
+	if (r)
+		return r;
+	if (dev->rec->queue[index].flags & LV_RQ_RUNNING)
+		r = run(dev, LV_PLAN_QUEUE_STOP, timeout_ms, stop_ended);
+	if (!r) {
+		lv_notifier_drop(dev, index);
+		lv_inflight_forget_queue(dev, index);
+		lv_queue_forget(dev, index);
+	}
+	return lv_dev_release(dev, r);
+}
+
+void lv_queues_release_held(struct lv_record *rec)
+{
+	for (uint32_t i = 0; i < rec->num_queues; i++)
+		rec->queue[i].flags &= ~(uint32_t)LV_RQ_HELD;
+}
