@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
 /*
- * Split ring, null device: requests of three descriptors (16-byte header, 4 KiB of data, status byte) at a fixed depth,
- * polled. Usage: rings [ROUNDS [DEPTH]]. Each round runs four ways: one thread doing both sides in turn, and one thread
- * a side on two cores, each with flags and with event indexes; one thread is measured in its own CPU time. Median and
+ * Split and packed ring, null device: requests of three descriptors (16-byte header, 4 KiB of data, status byte) at a
+ * fixed depth, polled. Usage: rings [ROUNDS [DEPTH]]. Each round runs both formats four ways: one thread doing both
+ * sides in turn, and one thread a side on two cores, each with flags and with event indexes; one thread is measured in
+ * its own CPU time. Median and
  * best of the rounds, in million requests per second, beside the round trip of a cache line between the cores in the
  * same round, which explains most of the noise.
  */
@@ -23,6 +24,8 @@
 #define BATCH	 32u
 #define MAX	 (NUM / 3)
 #define EVENT	 (1ull << 29)
+#define PACKED	 (1ull << 34)
+#define INDIRECT (1ull << 28)
 
 struct bench {
 	struct libvhost_ctx *ctx;
@@ -74,8 +77,13 @@ static void open_ring(struct bench *b, uint64_t features)
 	must(libvhost_mem_commit(b->mem, 0, NULL), "commit");
 	must(libvhost_mem_translate(b->mem, RAM, RAM_SIZE, &hva, NULL), "translate");
 	memset(hva, 0, RAM_SIZE);
+	if (features & INDIRECT) {
+		o.indirect = RAM + 0x10000;
+		o.max_chain = 4;
+	}
 	must(libvhost_vq_new(b->ctx, b->mem, &o, &b->drv), "driver");
 	o.role = LIBVHOST_VQ_DEVICE;
+	o.indirect = o.max_chain = 0;
 	must(libvhost_vq_new(b->ctx, b->mem, &o, &b->dev), "device");
 	must(libvhost_vq_notify_enable(b->drv, 0), "polling"); /* both sides poll */
 	must(libvhost_vq_notify_enable(b->dev, 0), "polling");
@@ -225,8 +233,16 @@ int main(int argc, char **argv)
 	} ways[] = {
 		{"one thread, flags", 0, 1},
 		{"one thread, event index", EVENT, 1},
+		{"one thread, indirect", INDIRECT, 1},
 		{"two cores, flags", 0, 2},
 		{"two cores, event index", EVENT, 2},
+		{"two cores, indirect", INDIRECT, 2},
+		{"packed, one thread, flags", PACKED, 1},
+		{"packed, one thread, event index", PACKED | EVENT, 1},
+		{"packed, one thread, indirect", PACKED | INDIRECT, 1},
+		{"packed, two cores, flags", PACKED, 2},
+		{"packed, two cores, event index", PACKED | EVENT, 2},
+		{"packed, two cores, indirect", PACKED | INDIRECT, 2},
 	};
 	enum { WAYS = sizeof(ways) / sizeof(ways[0]), MOST = 99 };
 	int rounds = argc > 1 ? atoi(argv[1]) : 9;
@@ -247,7 +263,7 @@ int main(int argc, char **argv)
 	printf("cache line round trip: median %.0f ns, best %.0f ns\n", trip[rounds / 2], trip[0]);
 	for (size_t w = 0; w < WAYS; w++) {
 		qsort(rate[w], (size_t)rounds, sizeof(**rate), ascending);
-		printf("%-24s depth %u: median %6.2f M req/s, best %6.2f M req/s\n", ways[w].name, depth,
+		printf("%-32s depth %u: median %6.2f M req/s, best %6.2f M req/s\n", ways[w].name, depth,
 		       rate[w][rounds / 2], rate[w][rounds - 1]);
 	}
 	return 0;

@@ -61,7 +61,7 @@ struct libvhost_vq_opts {
 #define LIBVHOST_VQ_HAS_KICK 0x1u
 #define LIBVHOST_VQ_HAS_CALL 0x2u
 #define LIBVHOST_VQ_RESUME   0x4u /**< split driver: take over a ring that holds requests, do not initialise it */
-#define LIBVHOST_VQ_HAS_BASE 0x8u /**< packed: .base is given */
+#define LIBVHOST_VQ_HAS_BASE 0x8u /**< packed: .base is given; split: it always is */
 
 /**
  * Attaches to a ring. Keeps @p mem alive and follows its changes: when an area of the ring is no longer mapped, the
@@ -113,7 +113,8 @@ struct libvhost_used {
 	uint32_t flags; /**< LIBVHOST_USED_* */
 };
 
-/** Found in the ring by LIBVHOST_VQ_RESUME: the token is the head descriptor, len is as the device says. */
+/** Found in the ring by LIBVHOST_VQ_RESUME: the token is the head descriptor, len is as the device says (0 where an
+ * IN_ORDER device skipped it). */
 #define LIBVHOST_USED_RESUMED 0x1u
 
 /**

@@ -154,6 +154,12 @@ int lv_inflight_attach(struct libvhost_vq *vq, void *region, uint32_t entries)
 	struct lv_inflight *t = calloc(1, sizeof(*t));
 	int rc = -ENOMEM;
 
+	if (vq->opts.features & LV_F_RING_PACKED) {
+		lv_inflight_free(t);
+		return lv_fail(&vq->err, -ENOTSUP, LIBVHOST_EK_UNSUPPORTED,
+			       "queue %u: a packed ring is not tracked in an inflight region; offer only one of both",
+			       vq->opts.index);
+	}
 	if (t)
 		t->again = calloc(vq->opts.num, sizeof(*t->again));
 	if (t && t->again) {

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
 /*
- * The split ring in memory (virtio 1.2, 2.7) and the only code that touches it. Both sides write while we read, so
- * every access is one sized atomic load or store: a field is read once into a local, checked there and used from there.
+ * The split ring in memory (virtio 1.2, 2.7; the packed one: packed.h) and the only code that touches it. Both sides
+ * write while we read, so every access is one sized atomic load or store: a field is read once into a local, checked
+ * there and used from there.
  */
 #ifndef LV_VRING_RING_H
 #define LV_VRING_RING_H
@@ -15,6 +16,7 @@
 #define LV_F_EVENT_IDX	   (1ull << 29)
 #define LV_F_VERSION_1	   (1ull << 32)
 #define LV_F_RING_PACKED   (1ull << 34)
+#define LV_F_IN_ORDER	   (1ull << 35)
 
 #define LV_RING_MAX 32768u
 

@@ -4,30 +4,6 @@
 
 #include <errno.h>
 
-void *lv_vq_area(struct libvhost_vq *vq, const struct lv_snapshot *snap, const char *name, uint64_t gpa, uint64_t bytes,
-		 uint32_t align)
-{
-	struct lv_where where = LV_WHERE_NONE;
-	struct lv_tlb tlb = {0};
-	void *hva = lv_translate(snap, &tlb, gpa, bytes);
-	const char *why = NULL;
-
-	/* a file mapped at an odd guest address moves every alignment: host addresses count for atomics */
-	if (!hva)
-		why = "is not mapped in one region";
-	else if ((uintptr_t)hva % align)
-		why = "is misaligned in host memory";
-	else if (lv_find_gpa(snap, gpa, bytes)->flags & LIBVHOST_REGION_READONLY)
-		why = "is in a read-only region";
-	if (!why)
-		return hva;
-	where.queue = vq->opts.index;
-	lv_fail_at(&vq->err, -EFAULT, LIBVHOST_EK_RING, &where,
-		   "queue %u: %s at guest address %#llx (%llu bytes) %s; check ring addresses and memory map",
-		   vq->opts.index, name, (unsigned long long)gpa, (unsigned long long)bytes, why);
-	return NULL;
-}
-
 int lv_split_map(struct libvhost_vq *vq, const struct lv_snapshot *snap)
 {
 	const struct libvhost_vq_opts *o = &vq->opts;

@@ -16,7 +16,8 @@ static int split_device_init(struct libvhost_vq *vq)
 
 	d->taken = calloc(vq->opts.num, sizeof(*d->taken));
 	d->pending = calloc(vq->opts.num, sizeof(*d->pending));
-	if (!d->taken || !d->pending)
+	rc = lv_order_init(&d->order, vq->in_order ? vq->opts.num : 0);
+	if (!d->taken || !d->pending || rc < 0)
 		return -ENOMEM;
 	d->avail_idx = d->avail_seen = (uint16_t)vq->opts.base;
 	d->used_idx = lv_ring_idx(&vq->ring, vq->ring.used);
@@ -28,6 +29,7 @@ static void split_device_destroy(struct libvhost_vq *vq)
 {
 	free(vq->dev.taken);
 	free(vq->dev.pending);
+	lv_order_destroy(&vq->dev.order);
 }
 
 /* Reads avail.idx. 1 = there are requests, 0 = none, negative = more than the ring holds. */
@@ -79,6 +81,8 @@ static int take(struct libvhost_vq *vq, uint16_t head, struct libvhost_chain *ch
 	*t = (struct lv_taken){.writable = chain->write_len > UINT32_MAX ? UINT32_MAX : (uint32_t)chain->write_len,
 			       .hold = (uint16_t)vq->hold,
 			       .state = LV_HEAD_TAKEN};
+	if (vq->in_order)
+		lv_order_add(&vq->dev.order, head);
 	vq->holds[vq->hold].users++;
 	vq->requests++;
 	return 1;
@@ -137,12 +141,23 @@ static int split_push(struct libvhost_vq *vq, uint32_t head, uint64_t written)
 		return lv_fail(&vq->err, -EINVAL, LIBVHOST_EK_ARGUMENT,
 			       "queue %u: push of head %u, which is not in flight", vq->opts.index, head);
 	t = &d->taken[head];
-	d->pending[d->n_pending++] =
-		(struct lv_used_elem){.id = head, .len = written < t->writable ? (uint32_t)written : t->writable};
+	t->writable = written < t->writable ? (uint32_t)written : t->writable;
+	if (!vq->in_order)
+		d->pending[d->n_pending++] = (struct lv_used_elem){.id = head, .len = t->writable};
 	t->state = LV_HEAD_PUSHED;
 	lv_vq_release(vq, t->hold);
 	vq->in_flight--;
 	return 0;
+}
+
+/* IN_ORDER: what is pushed waits for everything that was taken before it. */
+static void collect(struct lv_split_device *d)
+{
+	while (d->order.count && d->taken[lv_order_oldest(&d->order)].state == LV_HEAD_PUSHED) {
+		const uint32_t head = lv_order_take(&d->order);
+
+		d->pending[d->n_pending++] = (struct lv_used_elem){.id = head, .len = d->taken[head].writable};
+	}
 }
 
 /* Whether the driver sleeps and wants to hear of used.idx moving from old. */
@@ -157,8 +172,11 @@ static int split_flush(struct libvhost_vq *vq)
 {
 	struct lv_split_device *d = &vq->dev;
 	const uint16_t old = d->used_idx;
-	const uint32_t n = d->n_pending;
+	uint32_t n;
 
+	if (vq->in_order)
+		collect(d);
+	n = d->n_pending;
 	if (!n)
 		return 0;
 	for (uint32_t i = 0; i < n; i++) {

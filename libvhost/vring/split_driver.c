@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
 /* The driver's side of a split ring. The device is not trusted: free list and chains are kept in private memory. */
-#include "vring/vring.h"
+#include "vring/driver.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -37,6 +37,13 @@ static void init_ring(struct libvhost_vq *vq)
 	lv_ring_set_idx(&vq->ring, vq->ring.used, base);
 }
 
+/* IN_ORDER: remembers which request has which place in the available ring. */
+static void note_order(struct libvhost_vq *vq, uint16_t idx, uint32_t head)
+{
+	vq->drv.offered[idx & (vq->opts.num - 1)] = (uint16_t)head;
+	vq->drv.place[head] = idx;
+}
+
 /* Takes over the chain at head, which is in flight. Its links come from a table that the device can write. */
 static int resume_chain(struct libvhost_vq *vq, uint16_t pos, uint16_t *owner)
 {
@@ -60,6 +67,8 @@ static int resume_chain(struct libvhost_vq *vq, uint16_t pos, uint16_t *owner)
 	}
 	d->offers[head] =
 		(struct lv_offer){.token = head, .writable = UINT32_MAX, .tail = (uint16_t)i, .descs = (uint16_t)n};
+	if (vq->in_order)
+		note_order(vq, pos, head);
 	vq->in_flight++;
 	return 0;
 }
@@ -85,24 +94,43 @@ static int resume_ring(struct libvhost_vq *vq, uint16_t *owner)
 
 static int split_driver_notify(struct libvhost_vq *vq, bool on);
 
+/* IN_ORDER wants descriptors used in the order of the table (virtio 1.2, 2.7.9): a resumed ring goes on behind the
+ * last request in flight. */
+static uint32_t first_free(const struct libvhost_vq *vq)
+{
+	const struct lv_split_driver *d = &vq->drv;
+	const uint16_t last = (uint16_t)(d->avail_idx - 1);
+
+	if (!vq->in_order || !vq->in_flight)
+		return 0;
+	return d->offers[d->offered[last & (vq->opts.num - 1)]].tail + 1u;
+}
+
+static int allocate(struct lv_split_driver *d, uint32_t num, bool in_order)
+{
+	d->offers = calloc(num, sizeof(*d->offers));
+	d->next = calloc(num, sizeof(*d->next));
+	d->offered = in_order ? calloc(num, sizeof(*d->offered)) : NULL;
+	d->place = in_order ? calloc(num, sizeof(*d->place)) : NULL;
+	return d->offers && d->next && (!in_order || (d->offered && d->place)) ? 0 : -ENOMEM;
+}
+
 static int split_driver_init(struct libvhost_vq *vq)
 {
 	struct lv_split_driver *d = &vq->drv;
 	const uint32_t num = vq->opts.num;
 	uint16_t *owner = calloc(num, sizeof(*owner)); /* descriptors of resumed requests */
-	int rc = 0;
+	int rc = allocate(d, num, vq->in_order);
 
-	d->offers = calloc(num, sizeof(*d->offers));
-	d->next = calloc(num, sizeof(*d->next));
-	if (!owner || !d->offers || !d->next)
+	if (!owner)
 		rc = -ENOMEM;
-	else if (vq->opts.flags & LIBVHOST_VQ_RESUME)
+	else if (rc == 0 && vq->opts.flags & LIBVHOST_VQ_RESUME)
 		rc = resume_ring(vq, owner);
-	else
+	else if (rc == 0)
 		init_ring(vq);
-	for (uint32_t i = 0; !rc && i < num; i++)
-		if (!owner[i])
-			free_chain(d, i, i, 1);
+	for (uint32_t i = 0, at = rc ? 0 : first_free(vq); !rc && i < num; i++, at++)
+		if (!owner[at & (num - 1)])
+			free_chain(d, at & (num - 1), at & (num - 1), 1);
 	free(owner);
 	if (rc < 0)
 		return rc;
@@ -114,41 +142,25 @@ static void split_driver_destroy(struct libvhost_vq *vq)
 {
 	free(vq->drv.offers);
 	free(vq->drv.next);
+	free(vq->drv.offered);
+	free(vq->drv.place);
 }
 
 static int split_driver_map(struct libvhost_vq *vq, const struct lv_snapshot *snap)
 {
-	const uint64_t bytes = (uint64_t)vq->opts.num * vq->opts.max_chain * sizeof(struct lv_desc);
-	struct lv_desc *tables = NULL;
-	int rc;
+	void *tables;
+	int rc = lv_driver_tables(vq, snap, &tables);
 
-	if (vq->opts.indirect) {
-		tables = lv_vq_area(vq, snap, "indirect tables", vq->opts.indirect, bytes, 8);
-		if (!tables)
-			return -EFAULT;
-	}
-	rc = lv_split_map(vq, snap);
+	if (rc == 0)
+		rc = lv_split_map(vq, snap);
 	if (rc == 0)
 		vq->drv.indirect = tables;
 	return rc;
 }
 
-static LV_COLD int bad_bufs(struct libvhost_vq *vq, uint64_t n, uint64_t bytes)
-{
-	if (!n || n > vq->opts.max_chain)
-		return lv_fail(&vq->err, -EINVAL, LIBVHOST_EK_ARGUMENT,
-			       "queue %u: a request has 1 to %u buffers (max_chain), not %llu", vq->opts.index,
-			       vq->opts.max_chain, (unsigned long long)n);
-	return lv_fail(&vq->err, -EINVAL, LIBVHOST_EK_ARGUMENT,
-		       "queue %u: a buffer is empty, has flags set, or the request is larger than 4 GiB (%llu bytes)",
-		       vq->opts.index, (unsigned long long)bytes);
-}
-
 static inline struct lv_desc desc_of(const struct libvhost_buf *bufs, uint32_t i, uint32_t n_read, uint32_t n)
 {
-	return (struct lv_desc){.addr = bufs[i].gpa,
-				.len = bufs[i].len,
-				.flags = (uint16_t)((i + 1 < n ? LV_DESC_NEXT : 0) | (i < n_read ? 0 : LV_DESC_WRITE))};
+	return (struct lv_desc){.addr = bufs[i].gpa, .len = bufs[i].len, .flags = lv_driver_flags(i, n_read, n)};
 }
 
 /* Fills the free list's first n descriptors; returns the last one. */
@@ -191,34 +203,27 @@ static int split_add(struct libvhost_vq *vq, const struct libvhost_buf *bufs, ui
 		     uint64_t token)
 {
 	struct lv_split_driver *d = &vq->drv;
-	const uint64_t n64 = (uint64_t)n_read + n_write;
-	const uint32_t n = (uint32_t)n64;
-	const bool indirect = n > 1 && d->indirect;
-	const uint32_t descs = indirect ? 1 : n, head = d->free_head;
-	uint64_t total = 0, readable = 0, writable;
-	uint32_t wrong = 0, tail;
+	const uint32_t head = d->free_head;
+	uint32_t writable = 0, n, descs, tail;
+	const int rc = lv_driver_check(vq, bufs, n_read, n_write, &writable);
 
-	if (LV_UNLIKELY(!n64 || n64 > vq->opts.max_chain))
-		return bad_bufs(vq, n64, 0);
-	for (uint32_t i = 0; i < n; i++) {
-		wrong |= bufs[i].flags | !bufs[i].len;
-		total += bufs[i].len;
-		readable = i < n_read ? total : readable;
-	}
-	if (LV_UNLIKELY(wrong || total > 1ull << 32)) /* virtio 1.2, 2.7.5.2: at most 2^32 bytes in a chain */
-		return bad_bufs(vq, n64, total);
+	if (LV_UNLIKELY(rc < 0))
+		return rc;
+	n = (uint32_t)rc;
+	descs = n > 1 && d->indirect ? 1 : n;
 	if (descs > d->free_count)
 		return -ENOSPC;
-	tail = indirect ? fill_indirect(vq, bufs, n_read, n) : fill_chain(vq, bufs, n_read, n);
+	tail = n > 1 && d->indirect ? fill_indirect(vq, bufs, n_read, n) : fill_chain(vq, bufs, n_read, n);
 	d->free_head = d->next[tail];
 	d->free_count -= descs;
-	writable = total - readable;
 	vq->in_flight++;
 	d->offers[head] = (struct lv_offer){.token = token,
 					    .seq = ++vq->requests,
-					    .writable = writable > UINT32_MAX ? UINT32_MAX : (uint32_t)writable,
+					    .writable = writable,
 					    .tail = (uint16_t)tail,
 					    .descs = (uint16_t)descs};
+	if (vq->in_order)
+		note_order(vq, d->avail_idx, head);
 	lv_avail_put(&vq->ring, d->avail_idx++, (uint16_t)head);
 	return 0;
 }
@@ -228,7 +233,6 @@ static int split_kick(struct libvhost_vq *vq)
 	struct lv_split_driver *d = &vq->drv;
 	const uint16_t old = d->published;
 	bool wanted;
-	int rc;
 
 	if (old == d->avail_idx)
 		return 0;
@@ -242,13 +246,7 @@ static int split_kick(struct libvhost_vq *vq)
 		wanted = !(lv_ring_flags(&vq->ring, vq->ring.used) & LV_USED_NO_NOTIFY);
 	if (!wanted)
 		return 0;
-	rc = lv_vq_signal(vq, vq->opts.flags & LIBVHOST_VQ_HAS_KICK, vq->opts.kick_fd);
-	if (rc < 0) {
-		lv_fail_sys(&vq->err, -rc, "queue %u: kick eventfd %d: %s", vq->opts.index, vq->opts.kick_fd,
-			    lv_errno_name(-rc));
-		return -EIO;
-	}
-	return 1;
+	return lv_driver_signal(vq);
 }
 
 /* Reads used.idx. 1 = there are completions, 0 = none, negative = it moved past what was published. */
@@ -290,25 +288,66 @@ static int split_driver_notify(struct libvhost_vq *vq, bool on)
 	return 0;
 }
 
+/*
+ * How many requests the used element names: with IN_ORDER it may stand for all that were offered before it, too, and
+ * used.idx has moved by as many (virtio 1.2, 2.7.9). 0 = it names nothing that can be complete.
+ */
+static uint32_t completed(const struct libvhost_vq *vq, uint32_t id)
+{
+	const struct lv_split_driver *d = &vq->drv;
+	uint32_t n;
+
+	if (!d->offers[id].descs || d->offers[id].seq > d->published_seq) /* not yet published cannot be complete */
+		return 0;
+	if (!vq->in_order)
+		return 1;
+	n = (uint16_t)(d->place[id] - d->used_idx) + 1u;
+	return n <= (uint16_t)(d->used_seen - d->used_idx) ? n : 0;
+}
+
+/* Gives back the request at head. */
+static void give_back(struct libvhost_vq *vq, uint32_t head, uint32_t len, struct libvhost_used *out)
+{
+	struct lv_split_driver *d = &vq->drv;
+	struct lv_offer *o = &d->offers[head];
+
+	*out = (struct libvhost_used){.token = o->token,
+				      .len = len < o->writable ? len : o->writable,
+				      .flags = o->seq ? 0 : LIBVHOST_USED_RESUMED};
+	free_chain(d, head, o->tail, o->descs);
+	o->descs = 0;
+	vq->in_flight--;
+	d->used_idx++;
+}
+
+/* What the device skipped counts as used completely; how much that is of a resumed request nobody knows. */
+static void give_back_skipped(struct libvhost_vq *vq, struct libvhost_used *out)
+{
+	const uint32_t head = vq->drv.offered[vq->drv.used_idx & (vq->opts.num - 1)];
+	const struct lv_offer *o = &vq->drv.offers[head];
+
+	give_back(vq, head, --vq->drv.batch ? o->seq ? o->writable : 0 : vq->drv.batch_len, out);
+}
+
 /* Takes the completion at used_idx. */
 static int take(struct libvhost_vq *vq, struct libvhost_used *out)
 {
 	struct lv_split_driver *d = &vq->drv;
 	const struct lv_used_elem e = lv_used_get(&vq->ring, d->used_idx);
-	struct lv_offer *o;
+	uint32_t n;
 
 	if (LV_UNLIKELY(e.id >= vq->opts.num))
 		return lv_vq_break(vq, "used index %u names descriptor %u, which does not exist", d->used_idx, e.id);
-	o = &d->offers[e.id];
-	if (LV_UNLIKELY(!o->descs || o->seq > d->published_seq)) /* a request not yet published cannot be complete */
+	n = completed(vq, e.id);
+	if (LV_UNLIKELY(!n))
 		return lv_vq_break(vq, "used index %u names head %u, which is not in flight", d->used_idx, e.id);
-	*out = (struct libvhost_used){.token = o->token,
-				      .len = e.len < o->writable ? e.len : o->writable,
-				      .flags = o->seq ? 0 : LIBVHOST_USED_RESUMED};
-	free_chain(d, e.id, o->tail, o->descs);
-	o->descs = 0;
-	vq->in_flight--;
-	d->used_idx++;
+	if (!vq->in_order) {
+		give_back(vq, e.id, e.len, out);
+		return 0;
+	}
+	d->batch = n;
+	d->batch_len = e.len;
+	give_back_skipped(vq, out);
 	return 0;
 }
 
@@ -326,7 +365,10 @@ static int split_get_used(struct libvhost_vq *vq, struct libvhost_used *used, ui
 			if (rc <= 0)
 				break;
 		}
-		rc = take(vq, &used[n]);
+		if (d->batch)
+			give_back_skipped(vq, &used[n]);
+		else
+			rc = take(vq, &used[n]);
 		if (rc < 0)
 			break;
 		n++;

@@ -47,6 +47,20 @@ int lv_vq_break(struct libvhost_vq *vq, const char *fmt, ...)
 			  vq->opts.num, what);
 }
 
+int lv_order_init(struct lv_order *order, uint32_t size)
+{
+	*order = (struct lv_order){.size = size};
+	if (!size)
+		return 0;
+	order->ids = calloc(size, sizeof(*order->ids));
+	return order->ids ? 0 : -ENOMEM;
+}
+
+void lv_order_destroy(struct lv_order *order)
+{
+	free(order->ids);
+}
+
 int lv_vq_signal(struct libvhost_vq *vq, bool given, int fd)
 {
 	int rc = given ? lv_eventfd_signal(fd) : 0;
@@ -58,6 +72,30 @@ int lv_vq_signal(struct libvhost_vq *vq, bool given, int fd)
 	else
 		vq->notifications++;
 	return rc;
+}
+
+void *lv_vq_area(struct libvhost_vq *vq, const struct lv_snapshot *snap, const char *name, uint64_t gpa, uint64_t bytes,
+		 uint32_t align)
+{
+	struct lv_where where = LV_WHERE_NONE;
+	struct lv_tlb tlb = {0};
+	void *hva = lv_translate(snap, &tlb, gpa, bytes);
+	const char *why = NULL;
+
+	/* a file mapped at an odd guest address moves every alignment: host addresses count for atomics */
+	if (!hva)
+		why = "is not mapped in one region";
+	else if ((uintptr_t)hva % align)
+		why = "is misaligned in host memory";
+	else if (lv_find_gpa(snap, gpa, bytes)->flags & LIBVHOST_REGION_READONLY)
+		why = "is in a read-only region";
+	if (!why)
+		return hva;
+	where.queue = vq->opts.index;
+	lv_fail_at(&vq->err, -EFAULT, LIBVHOST_EK_RING, &where,
+		   "queue %u: %s at guest address %#llx (%llu bytes) %s; check ring addresses and memory map",
+		   vq->opts.index, name, (unsigned long long)gpa, (unsigned long long)bytes, why);
+	return NULL;
 }
 
 /* Makes snap the current snapshot. Old ones stay mapped while requests popped under them are in flight. */
@@ -130,30 +168,37 @@ static inline int enter(struct libvhost_vq *vq)
 
 static int check_opts(struct libvhost_ctx *ctx, struct libvhost_vq_opts *o)
 {
-	const uint32_t known = LIBVHOST_VQ_HAS_KICK | LIBVHOST_VQ_HAS_CALL | LIBVHOST_VQ_RESUME;
+	const uint32_t known = LIBVHOST_VQ_HAS_KICK | LIBVHOST_VQ_HAS_CALL | LIBVHOST_VQ_RESUME | LIBVHOST_VQ_HAS_BASE;
+	const bool packed = o->features & LV_F_RING_PACKED;
 	const char *wrong = NULL;
 
-	if (o->features & LV_F_RING_PACKED)
+	if (packed && o->flags & LIBVHOST_VQ_RESUME)
 		return lv_fail(&ctx->err, -ENOTSUP, LIBVHOST_EK_UNSUPPORTED,
-			       "queue %u: packed rings (feature bit 34) are not supported by libvhost %s; do not offer "
-			       "the bit",
-			       o->index, libvhost_version_string());
+			       "queue %u: a packed ring cannot be resumed: which requests are in flight is not in its "
+			       "memory; drain the old driver and start a new ring",
+			       o->index);
+	if (packed && !(o->flags & LIBVHOST_VQ_HAS_BASE))
+		o->base = LV_PACKED_BASE;
 	if (o->flags & ~known || o->reserved)
 		wrong = "unknown flags, or reserved is not 0";
 	else if (o->role > LIBVHOST_VQ_DEVICE)
 		wrong = "role is neither driver nor device";
-	else if (!o->num || o->num > LV_RING_MAX || (o->num & (o->num - 1)))
-		wrong = "num must be a power of two, 1 to 32768";
-	else if (o->base > UINT16_MAX)
+	else if (!o->num || o->num > LV_RING_MAX || (!packed && o->num & (o->num - 1)))
+		wrong = "num must be 1 to 32768, and a power of two for a split ring";
+	else if (!packed && o->base > UINT16_MAX)
 		wrong = "base of a split ring has 16 bits";
+	else if (packed && lv_packed_distance(o->base, o->num) < 0)
+		wrong = "no packed ring of this size can be at base";
+	else if (packed && o->role == LIBVHOST_VQ_DRIVER && o->base != lv_pos_base((uint16_t)o->base))
+		wrong = "a driver's ring starts empty: both halves of base must be equal";
 	else if (o->max_chain > o->num)
 		wrong = "max_chain is above num";
 	else if (o->role == LIBVHOST_VQ_DEVICE && (o->indirect || o->max_chain || (o->flags & LIBVHOST_VQ_RESUME)))
 		wrong = "indirect, max_chain and RESUME are for the driver role";
 	else if (o->indirect && !(o->features & LV_F_INDIRECT_DESC))
 		wrong = "indirect memory given without feature INDIRECT_DESC";
-	else if (o->desc % 16 || o->avail % 2 || o->used % 4 || o->indirect % 16)
-		wrong = "ring areas are misaligned: desc and indirect 16, avail 2, used 4 bytes";
+	else if (o->desc % 16 || o->avail % (packed ? 4 : 2) || o->used % 4 || o->indirect % 16)
+		wrong = "ring areas are misaligned: desc and indirect 16, avail 2 (packed 4), used 4 bytes";
 	if (wrong)
 		return lv_fail(&ctx->err, -EINVAL, LIBVHOST_EK_ARGUMENT, "queue %u (num %u): %s", o->index, o->num,
 			       wrong);
@@ -201,9 +246,13 @@ int libvhost_vq_new(struct libvhost_ctx *ctx, struct libvhost_mem *mem, const st
 	vq->ctx = lv_ctx_ref(ctx);
 	vq->mem = lv_mem_ref(mem);
 	vq->snap = lv_mem_snapshot(mem);
-	vq->ops = o.role == LIBVHOST_VQ_DEVICE ? &lv_split_device_ops : &lv_split_driver_ops;
+	if (o.features & LV_F_RING_PACKED)
+		vq->ops = o.role == LIBVHOST_VQ_DEVICE ? &lv_packed_device_ops : &lv_packed_driver_ops;
+	else
+		vq->ops = o.role == LIBVHOST_VQ_DEVICE ? &lv_split_device_ops : &lv_split_driver_ops;
 	vq->event_idx = o.features & LV_F_EVENT_IDX;
 	vq->indirect_ok = o.features & LV_F_INDIRECT_DESC;
+	vq->in_order = o.features & LV_F_IN_ORDER;
 	rc = set_up(vq);
 	if (rc < 0) {
 		if (rc == -ENOMEM)

@@ -5,6 +5,7 @@
 
 #include <vhost/vq.h>
 #include "memory/mem.h"
+#include "vring/packed.h"
 #include "vring/ring.h"
 
 #define LV_LIKELY(x)   __builtin_expect(!!(x), 1)
@@ -30,14 +31,14 @@ struct lv_vq_ops {
 	int (*push)(struct libvhost_vq *vq, uint32_t head, uint64_t written);
 	int (*flush)(struct libvhost_vq *vq);
 };
-extern const struct lv_vq_ops lv_split_driver_ops, lv_split_device_ops; /* lv_packed_driver_ops, lv_packed_device_ops */
+extern const struct lv_vq_ops lv_split_driver_ops, lv_split_device_ops, lv_packed_driver_ops, lv_packed_device_ops;
 
-/* A request the driver offered, indexed by its head descriptor. */
+/* A request the driver offered, indexed by its head descriptor; packed: by its buffer id. */
 struct lv_offer {
 	uint64_t token;
 	uint64_t seq;	   /* it was the seq-th request added; 0 = found in the ring by RESUME */
 	uint32_t writable; /* most bytes the device can have written */
-	uint16_t tail;	   /* last descriptor of the chain in the ring's table */
+	uint16_t tail;	   /* last descriptor of the chain in the ring's table; packed: next free id */
 	uint16_t descs;	   /* how many; 0 = head is not in flight */
 };
 
@@ -55,7 +56,58 @@ struct lv_split_driver {
 	uint16_t used_seen;	/* used.idx as last read */
 	uint16_t armed;		/* used_event as published */
 	uint64_t published_seq; /* newest request the device can see */
+	/* IN_ORDER: which head was offered at an available index, and the reverse */
+	uint16_t *offered, *place;
+	uint32_t batch;	    /* requests still to be given back for the used element last read */
+	uint32_t batch_len; /* what it says of the last of them */
 };
+
+struct lv_packed_driver {
+	struct lv_offer *offers;	 /* num */
+	struct lv_packed_desc *indirect; /* tables, max_chain entries per id; NULL = none */
+	uint32_t free_id;		 /* the next one: a stack, with IN_ORDER all in turn */
+	uint32_t free_descs;
+	uint32_t oldest;       /* IN_ORDER: id of the oldest request in flight */
+	uint16_t avail;	       /* place to fill next */
+	uint16_t used;	       /* place of the next completion */
+	uint16_t armed;	       /* place that the device was asked to notify of */
+	uint16_t held;	       /* place of the first descriptor that the device cannot see */
+	uint64_t held_meta;    /* what makes it visible */
+	uint32_t unseen_descs; /* added since the last kick */
+	uint32_t unseen;       /* requests of them */
+	uint64_t published_seq;
+	uint32_t batch, batch_id, batch_len; /* as in a split ring, and the id that it names */
+};
+
+/* IN_ORDER, device: requests in the order in which they were taken, until they are published. */
+struct lv_order {
+	uint16_t *ids;
+	uint32_t size, first, count;
+};
+
+int lv_order_init(struct lv_order *order, uint32_t size); /* 0 or -ENOMEM; size 0 = not needed */
+void lv_order_destroy(struct lv_order *order);
+
+static inline void lv_order_add(struct lv_order *o, uint32_t id)
+{
+	const uint32_t at = o->first + o->count++;
+
+	o->ids[at < o->size ? at : at - o->size] = (uint16_t)id;
+}
+
+static inline uint32_t lv_order_oldest(const struct lv_order *o)
+{
+	return o->ids[o->first];
+}
+
+static inline uint32_t lv_order_take(struct lv_order *o)
+{
+	const uint32_t id = o->ids[o->first];
+
+	o->first = o->first + 1 < o->size ? o->first + 1 : 0;
+	o->count--;
+	return id;
+}
 
 /*
  * A request the device took, indexed by its head descriptor. A head is not free again before its completion is
@@ -63,8 +115,8 @@ struct lv_split_driver {
  */
 enum lv_taken_state { LV_HEAD_FREE, LV_HEAD_TAKEN, LV_HEAD_PUSHED };
 struct lv_taken {
-	uint32_t writable;
-	uint16_t hold; /* which memory snapshot its addresses belong to */
+	uint32_t writable; /* once pushed: written */
+	uint16_t hold;	   /* which memory snapshot its addresses belong to */
 	uint16_t state;
 };
 
@@ -76,6 +128,39 @@ struct lv_split_device {
 	uint16_t avail_seen; /* avail.idx as last read */
 	uint16_t used_idx;   /* used.idx as published */
 	uint16_t armed;	     /* avail_event as published */
+	struct lv_order order;
+};
+
+/* A descriptor of a packed ring as it was read, once. */
+struct lv_packed_copy {
+	uint64_t addr, meta;
+};
+
+/*
+ * The same for a packed ring, indexed by buffer id. Its descriptors stay readable as copies[first], copies[link[first]]
+ * … copies[last], descs of them, until the completion is published: in the ring they may be overwritten.
+ */
+struct lv_packed_taken {
+	uint32_t writable; /* once pushed: written */
+	uint16_t hold, state, first, last, descs;
+};
+
+struct lv_packed_device {
+	struct lv_packed_taken *taken; /* num */
+	struct lv_packed_copy *copies; /* num */
+	uint16_t *link;		       /* num; ties the copies of a request, and the free ones */
+	uint32_t free_head;	       /* FIFO: the first staged ones hold descriptors that are read ahead */
+	uint32_t free_tail;	       /* meaningless when free_count is 0 */
+	uint32_t free_count;
+	uint32_t staged;
+	uint32_t stage_at;	      /* free copy to fill next; meaningless when all are staged */
+	struct lv_used_elem *pending; /* num; completions not yet flushed */
+	uint32_t n_pending;
+	uint16_t avail; /* place of the next request to take */
+	uint16_t ahead; /* place of the next descriptor to read */
+	uint16_t used;	/* place of the next completion to publish */
+	uint16_t armed; /* place that the driver was asked to notify of */
+	struct lv_order order;
 };
 
 /* Keeps a snapshot mapped until the last request that was translated with it is pushed. */
@@ -92,12 +177,17 @@ struct libvhost_vq {
 	uint32_t hold;		  /* the current one */
 	bool lent, left_over;	  /* a worker has it, which may not unmap; maps that nobody uses wait in holds */
 	struct lv_tlb tlb;
-	bool broken, event_idx, indirect_ok, notify_on;
+	bool broken, event_idx, indirect_ok, in_order, notify_on;
 	uint32_t in_flight;
-	struct lv_split_ring ring;
+	union {
+		struct lv_split_ring ring;
+		struct lv_packed_ring packed;
+	};
 	union {
 		struct lv_split_driver drv;
 		struct lv_split_device dev;
+		struct lv_packed_driver pdrv;
+		struct lv_packed_device pdev;
 	};
 	struct lv_inflight *inflight; /* device: lv_inflight_attach() makes it, the queue owns it; NULL = none */
 	bool draining;		      /* device: no new requests, only what was in flight */
@@ -140,13 +230,35 @@ void *lv_vq_area(struct libvhost_vq *vq, const struct lv_snapshot *snap, const c
  * write. */
 int lv_split_map(struct libvhost_vq *vq, const struct lv_snapshot *snap);
 
+/* The same for a packed ring. */
+int lv_packed_map(struct libvhost_vq *vq, const struct lv_snapshot *snap);
+
 /* chain.c: takes the request that starts at head apart into out->iov. Fills out's counters. Negative: queue is broken.
  */
 int lv_chain_walk(struct libvhost_vq *vq, uint16_t head, struct libvhost_chain *out);
+
+/* The same for the next request of a packed ring, whose copies stay where they are. out->head is its buffer id, which
+ * exists and is not in flight. */
+struct lv_walked {
+	uint32_t descs, last; /* descriptors of the ring; last copy */
+};
+int lv_chain_walk_packed(struct libvhost_vq *vq, struct libvhost_chain *out, struct lv_walked *walked);
+
+/* Packed device: copies descriptors that are available and not yet read. False: there are none, or no room. */
+bool lv_packed_read_ahead(struct libvhost_vq *vq);
 
 /* The used index in memory: where a split ring whose device died continues. 0 or -EFAULT. */
 int lv_split_used_idx(const struct lv_snapshot *snap, uint64_t used_gpa, uint16_t *idx);
 /* Whether the driver has offered requests beyond base. 1, 0 or -EFAULT. */
 int lv_split_has_work(const struct lv_snapshot *snap, uint64_t avail_gpa, uint16_t base);
+
+/* The base of a packed ring that continues at this place of its used part, with nothing in flight. */
+uint32_t lv_packed_base(uint16_t used_idx, bool used_wrap);
+/* Whether a ring of num entries can be at base. */
+bool lv_packed_base_possible(uint32_t base, uint32_t num);
+/* Some peers (DPDK) give and take the available half only: nothing is in flight when a ring is stopped. */
+uint32_t lv_packed_full_base(uint32_t base);
+/* Whether the driver has offered something at base. 1, 0 or -EFAULT. */
+int lv_packed_has_work(const struct lv_snapshot *snap, uint64_t desc_gpa, uint32_t num, uint32_t base);
 
 #endif

@@ -19,6 +19,8 @@
 #define IOV_CAP	   64u
 #define F_INDIRECT LV_F_INDIRECT_DESC
 #define F_EVENT	   LV_F_EVENT_IDX
+#define F_PACKED   LV_F_RING_PACKED
+#define F_IN_ORDER LV_F_IN_ORDER
 
 struct rig {
 	struct guest g;
@@ -26,6 +28,7 @@ struct rig {
 	struct libvhost_vq_opts opts;
 	uint8_t *maps[2];
 	struct lv_split_ring ring; /* as the attacker sees it */
+	struct lv_packed_ring packed;
 	int kick, call;
 	struct libvhost_iov iov[IOV_CAP];
 };
@@ -76,6 +79,10 @@ static inline void rig_memory(struct rig *r, uint32_t num, uint64_t features)
 					 .avail = at(&r->g, r->opts.avail),
 					 .used = at(&r->g, r->opts.used),
 					 .num = num};
+	r->packed = (struct lv_packed_ring){.desc = at(&r->g, r->opts.desc),
+					    .driver = at(&r->g, r->opts.avail),
+					    .device = at(&r->g, r->opts.used),
+					    .num = num};
 }
 
 static inline void rig_device(struct rig *r)
@@ -150,6 +157,23 @@ static inline void complete(struct rig *r, uint32_t id, uint32_t len)
 
 	lv_used_put(&r->ring, idx, (struct lv_used_elem){.id = id, .len = len});
 	lv_ring_set_idx(&r->ring, r->ring.used, (uint16_t)(idx + 1));
+}
+
+/* The same on a packed ring: writes a descriptor as it is, makes one available or used at pos. */
+static inline void slot(struct rig *r, uint16_t pos, uint64_t addr, uint32_t len, uint32_t id, uint32_t flags)
+{
+	lv_packed_set_addr(&r->packed, pos, addr);
+	lv_packed_publish(&r->packed, pos, lv_packed_meta(len, (uint16_t)id, (uint16_t)flags));
+}
+
+static inline void slot_offer(struct rig *r, uint16_t pos, uint64_t addr, uint32_t len, uint32_t id, uint32_t flags)
+{
+	slot(r, pos, addr, len, id, flags | lv_avail_bits(pos));
+}
+
+static inline void slot_complete(struct rig *r, uint16_t pos, uint32_t id, uint32_t len)
+{
+	lv_packed_publish(&r->packed, pos, lv_packed_meta(len, (uint16_t)id, lv_used_bits(pos)));
 }
 
 static inline struct libvhost_error vq_error(struct libvhost_vq *vq)

@@ -249,14 +249,16 @@ TEST(vring, options_are_checked)
 
 	rig_memory(&r, 8, 0);
 	good = r.opts;
-	REFUSED(-ENOTSUP, "packed", o.features |= LV_F_RING_PACKED);
-	REFUSED(-EINVAL, "unknown flags", o.flags |= 8);
+	REFUSED(-ENOTSUP, "packed ring cannot be resumed", o.features |= F_PACKED; o.flags |= LIBVHOST_VQ_RESUME);
+	REFUSED(-EINVAL, "unknown flags", o.flags |= 16);
 	REFUSED(-EINVAL, "reserved", o.reserved = 1);
 	REFUSED(-EINVAL, "role", o.role = 2);
 	REFUSED(-EINVAL, "power of two", o.num = 0);
 	REFUSED(-EINVAL, "power of two", o.num = 6);
 	REFUSED(-EINVAL, "power of two", o.num = 65536);
 	REFUSED(-EINVAL, "16 bits", o.base = 65536);
+	REFUSED(-EINVAL, "1 to 32768", o.features |= F_PACKED; o.num = 32769);
+	REFUSED(-EINVAL, "1 to 32768", o.features |= F_PACKED; o.num = 0);
 	REFUSED(-EINVAL, "max_chain", o.max_chain = 9);
 	REFUSED(-EINVAL, "INDIRECT_DESC", o.indirect = RAM);
 	REFUSED(-EINVAL, "driver role", o.role = LIBVHOST_VQ_DEVICE; o.max_chain = 1);

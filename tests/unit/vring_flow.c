@@ -92,6 +92,10 @@ static void flow(uint32_t num, uint64_t features, uint64_t requests, uint16_t ba
 		CHECK_EQ(vq_info(r.drv).in_flight, n);
 		CHECK_EQ(serve(&r), n);
 		collect(&r, &done, n);
+		if (features & F_PACKED) {
+			CHECK_EQ(vq_info(r.drv).base, vq_info(r.dev).base);
+			continue;
+		}
 		CHECK_EQ(vq_info(r.dev).base, (uint16_t)(base + done));
 		CHECK_EQ(vq_info(r.drv).base, (uint16_t)(base + done));
 	}
@@ -108,22 +112,33 @@ TEST(vring, data_flows_at_all_sizes_and_features)
 			flow(num, (f & 1 ? F_EVENT : 0) | (f & 2 ? F_INDIRECT : 0), 3 * num + 2, 0);
 }
 
+TEST(vring, data_flows_in_packed_rings_of_any_size)
+{
+	for (uint32_t num = 1; num <= 1024; num += 1 + num / 8)
+		for (uint64_t f = 0; f < 8; f++)
+			flow(num,
+			     F_PACKED | (f & 1 ? F_EVENT : 0) | (f & 2 ? F_INDIRECT : 0) | (f & 4 ? F_IN_ORDER : 0),
+			     5 * num + 2, 0);
+}
+
 TEST(vring, indexes_wrap_at_65536)
 {
 	flow(256, 0, 200000, 0);
 	flow(256, F_EVENT, 200000, 0);
 	flow(64, F_EVENT | F_INDIRECT, 70000, 65530);
 	flow(1, F_EVENT, 70000, 0);
+	flow(255, F_PACKED | F_EVENT, 200000, 0);
+	flow(1, F_PACKED, 70000, 0);
 }
 
-TEST(vring, largest_ring_takes_32768_requests)
+static void largest(uint64_t features)
 {
 	struct libvhost_buf b = {.gpa = DATA, .len = 32};
 	struct libvhost_used u;
 	uint32_t n = 1;
 	struct rig r;
 
-	rig_new(&r, 32768, F_EVENT);
+	rig_new(&r, 32768, features);
 	for (uint32_t i = 0; i < 32768; i++)
 		CHECK_EQ(libvhost_vq_add(r.drv, &b, 0, 1, i), 0);
 	CHECK_EQ(libvhost_vq_add(r.drv, &b, 0, 1, 0), -ENOSPC);
@@ -137,7 +152,13 @@ TEST(vring, largest_ring_takes_32768_requests)
 	rig_free(&r);
 }
 
-TEST(vring, completions_out_of_order_keep_their_tokens)
+TEST(vring, largest_ring_takes_32768_requests)
+{
+	largest(F_EVENT);
+	largest(F_EVENT | F_PACKED);
+}
+
+static void out_of_order(uint64_t features)
 {
 	struct libvhost_used u[8];
 	struct libvhost_buf b[3];
@@ -145,7 +166,7 @@ TEST(vring, completions_out_of_order_keep_their_tokens)
 	uint32_t heads[8], n = 8;
 	struct rig r;
 
-	rig_new(&r, 32, F_EVENT);
+	rig_new(&r, 32, features);
 	for (uint32_t round = 0; round < 100; round++) {
 		for (uint32_t i = 0; i < 8; i++) {
 			three_bufs(b, i);
@@ -166,4 +187,10 @@ TEST(vring, completions_out_of_order_keep_their_tokens)
 			CHECK_EQ(u[i].token, 100 * round + ((7 - i) ^ (round & 7)));
 	}
 	rig_free(&r);
+}
+
+TEST(vring, completions_out_of_order_keep_their_tokens)
+{
+	out_of_order(F_EVENT);
+	out_of_order(F_EVENT | F_PACKED);
 }

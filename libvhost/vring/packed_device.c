@@ -1,0 +1,234 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/*
+ * The device's side of a packed ring. The driver is not trusted, and a used descriptor may be written over those of
+ * another request in flight: each descriptor is copied once and never looked at again. The copies form one list: free
+ * ones, of which the first hold what has been read ahead, and one list for each request in flight.
+ */
+#include "vring/vring.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#define READ_AHEAD 16u /* descriptors; four cache lines */
+
+static int packed_device_notify(struct libvhost_vq *vq, bool on);
+
+static int packed_device_init(struct libvhost_vq *vq)
+{
+	struct lv_packed_device *d = &vq->pdev;
+	const uint32_t num = vq->opts.num;
+	int rc;
+
+	d->taken = calloc(num, sizeof(*d->taken));
+	d->copies = calloc(num, sizeof(*d->copies));
+	d->link = calloc(num, sizeof(*d->link));
+	d->pending = calloc(num, sizeof(*d->pending));
+	rc = lv_order_init(&d->order, vq->in_order ? num : 0);
+	if (!d->taken || !d->copies || !d->link || !d->pending || rc < 0)
+		return -ENOMEM;
+	d->avail = d->ahead = (uint16_t)vq->opts.base;
+	d->used = (uint16_t)(vq->opts.base >> 16);
+	for (uint32_t i = 0; i < num; i++)
+		d->link[i] = (uint16_t)(i + 1);
+	/* what was in flight when the ring stopped is not ours, and occupies the ring until the driver resets it */
+	d->free_count = num - (uint32_t)lv_packed_distance(vq->opts.base, num);
+	d->free_tail = d->free_count - 1;
+	rc = packed_device_notify(vq, true);
+	return rc < 0 ? rc : 0;
+}
+
+static void packed_device_destroy(struct libvhost_vq *vq)
+{
+	free(vq->pdev.taken);
+	free(vq->pdev.copies);
+	free(vq->pdev.link);
+	free(vq->pdev.pending);
+	lv_order_destroy(&vq->pdev.order);
+}
+
+bool lv_packed_read_ahead(struct libvhost_vq *vq)
+{
+	struct lv_packed_device *d = &vq->pdev;
+	uint32_t n = 0;
+
+	for (; n < READ_AHEAD && d->staged < d->free_count; n++, d->staged++) {
+		const uint64_t meta = lv_packed_load(&vq->packed, d->ahead);
+
+		if (!lv_meta_is(meta, lv_avail_bits(d->ahead)))
+			break;
+		d->copies[d->stage_at] =
+			(struct lv_packed_copy){.addr = lv_packed_addr(&vq->packed, d->ahead), .meta = meta};
+		d->stage_at = d->link[d->stage_at];
+		d->ahead = lv_pos_next(d->ahead, 1, vq->opts.num);
+	}
+	return n;
+}
+
+static inline int look(struct libvhost_vq *vq)
+{
+	return vq->pdev.staged || lv_packed_read_ahead(vq);
+}
+
+/* Asks for a kick with the next request, then looks once more: the driver may have been faster. */
+static int rearm(struct libvhost_vq *vq)
+{
+	vq->pdev.armed = vq->pdev.ahead;
+	lv_packed_event_set(vq->packed.device, vq->event_idx ? LV_EVENT_DESC : LV_EVENT_ENABLE,
+			    vq->event_idx ? vq->pdev.ahead : 0);
+	lv_ring_fence();
+	return look(vq);
+}
+
+static int packed_device_notify(struct libvhost_vq *vq, bool on)
+{
+	vq->notify_on = on;
+	if (on)
+		return rearm(vq);
+	lv_packed_event_set(vq->packed.device, LV_EVENT_DISABLE, 0);
+	return 0;
+}
+
+/* The request's copies leave the free list. */
+static void take(struct libvhost_vq *vq, const struct libvhost_chain *chain, const struct lv_walked *w)
+{
+	struct lv_packed_device *d = &vq->pdev;
+
+	d->taken[chain->head] = (struct lv_packed_taken){
+		.writable = chain->write_len > UINT32_MAX ? UINT32_MAX : (uint32_t)chain->write_len,
+		.hold = (uint16_t)vq->hold,
+		.state = LV_HEAD_TAKEN,
+		.first = (uint16_t)d->free_head,
+		.last = (uint16_t)w->last,
+		.descs = (uint16_t)w->descs};
+	d->free_head = d->link[w->last];
+	d->free_count -= w->descs;
+	d->staged -= w->descs;
+	d->avail = lv_pos_next(d->avail, w->descs, vq->opts.num);
+	vq->holds[vq->hold].users++;
+	vq->in_flight++;
+	vq->requests++;
+	if (vq->in_order)
+		lv_order_add(&d->order, chain->head);
+}
+
+static int packed_pop(struct libvhost_vq *vq, struct libvhost_chain *chain)
+{
+	struct lv_packed_device *d = &vq->pdev;
+	struct lv_walked w;
+	int rc;
+
+	if (LV_UNLIKELY(vq->draining))
+		return 0;
+	rc = look(vq);
+	if (rc == 0 && vq->event_idx && vq->notify_on && d->armed != d->ahead)
+		rc = rearm(vq);
+	if (rc <= 0)
+		return rc;
+	rc = lv_chain_walk_packed(vq, chain, &w);
+	if (LV_UNLIKELY(rc < 0))
+		return rc;
+	take(vq, chain, &w);
+	return 1;
+}
+
+static int packed_push(struct libvhost_vq *vq, uint32_t id, uint64_t written)
+{
+	struct lv_packed_device *d = &vq->pdev;
+	struct lv_packed_taken *t;
+
+	if (LV_UNLIKELY(id >= vq->opts.num || d->taken[id].state != LV_HEAD_TAKEN))
+		return lv_fail(&vq->err, -EINVAL, LIBVHOST_EK_ARGUMENT,
+			       "queue %u: push of buffer id %u, which is not in flight", vq->opts.index, id);
+	t = &d->taken[id];
+	t->state = LV_HEAD_PUSHED;
+	t->writable = written < t->writable ? (uint32_t)written : t->writable;
+	if (!vq->in_order)
+		d->pending[d->n_pending++] = (struct lv_used_elem){.id = id, .len = t->writable};
+	lv_vq_release(vq, t->hold);
+	vq->in_flight--;
+	return 0;
+}
+
+/* IN_ORDER: what is pushed waits for everything that was taken before it. */
+static void collect(struct lv_packed_device *d)
+{
+	while (d->order.count && d->taken[lv_order_oldest(&d->order)].state == LV_HEAD_PUSHED) {
+		const uint32_t id = lv_order_take(&d->order);
+
+		d->pending[d->n_pending++] = (struct lv_used_elem){.id = id, .len = d->taken[id].writable};
+	}
+}
+
+/* The driver knows the id from now on: it may be offered again, and so may as many descriptors. */
+static void release(struct lv_packed_device *d, struct lv_packed_taken *t)
+{
+	if (d->staged == d->free_count)
+		d->stage_at = t->first;
+	if (d->free_count)
+		d->link[d->free_tail] = t->first;
+	else
+		d->free_head = t->first;
+	d->free_tail = t->last;
+	d->free_count += t->descs;
+	t->state = LV_HEAD_FREE;
+}
+
+/* A burst becomes visible with its first descriptor, which is written last. */
+static uint32_t publish(struct libvhost_vq *vq)
+{
+	struct lv_packed_device *d = &vq->pdev;
+	uint16_t pos = d->used;
+	uint64_t first = 0;
+	uint32_t moved = 0;
+
+	for (uint32_t i = 0; i < d->n_pending; i++) {
+		const struct lv_used_elem e = d->pending[i];
+		struct lv_packed_taken *t = &d->taken[e.id];
+		const uint32_t flags = lv_used_bits(pos) | (e.len ? LV_DESC_WRITE : 0);
+		const uint64_t meta = lv_packed_meta(e.len, (uint16_t)e.id, (uint16_t)flags);
+
+		if (i)
+			lv_packed_store(&vq->packed, pos, meta);
+		else
+			first = meta;
+		release(d, t);
+		pos = lv_pos_next(pos, t->descs, vq->opts.num);
+		moved += t->descs;
+	}
+	lv_packed_publish(&vq->packed, d->used, first);
+	d->used = pos;
+	d->n_pending = 0;
+	return moved;
+}
+
+static int packed_flush(struct libvhost_vq *vq)
+{
+	struct lv_packed_device *d = &vq->pdev;
+	uint32_t moved;
+
+	if (vq->in_order)
+		collect(d);
+	if (!d->n_pending)
+		return 0;
+	moved = publish(vq);
+	lv_ring_fence(); /* the descriptors are out before we look whether the driver sleeps */
+	if (!lv_packed_wanted(&vq->packed, vq->packed.driver, vq->event_idx, d->used, moved))
+		return 0;
+	return lv_vq_signal(vq, vq->opts.flags & LIBVHOST_VQ_HAS_CALL, vq->opts.call_fd) < 0 ? 0 : 1;
+}
+
+static uint32_t packed_device_base(struct libvhost_vq *vq)
+{
+	return vq->pdev.avail | (uint32_t)vq->pdev.used << 16;
+}
+
+const struct lv_vq_ops lv_packed_device_ops = {
+	.init = packed_device_init,
+	.destroy = packed_device_destroy,
+	.map = lv_packed_map,
+	.notify_enable = packed_device_notify,
+	.base = packed_device_base,
+	.pop = packed_pop,
+	.push = packed_push,
+	.flush = packed_flush,
+};
