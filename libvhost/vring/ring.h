@@ -16,7 +16,7 @@
 #define LV_F_EVENT_IDX	   (1ull << 29)
 #define LV_F_VERSION_1	   (1ull << 32)
 #define LV_F_RING_PACKED   (1ull << 34)
-#define LV_F_IN_ORDER	   (1ull << 35)
+#define LV_F_USED_IN_ORDER (1ull << 35)
 
 #define LV_RING_MAX 32768u
 

@@ -252,7 +252,7 @@ int libvhost_vq_new(struct libvhost_ctx *ctx, struct libvhost_mem *mem, const st
 		vq->ops = o.role == LIBVHOST_VQ_DEVICE ? &lv_split_device_ops : &lv_split_driver_ops;
 	vq->event_idx = o.features & LV_F_EVENT_IDX;
 	vq->indirect_ok = o.features & LV_F_INDIRECT_DESC;
-	vq->in_order = o.features & LV_F_IN_ORDER;
+	vq->in_order = o.features & LV_F_USED_IN_ORDER;
 	rc = set_up(vq);
 	if (rc < 0) {
 		if (rc == -ENOMEM)
