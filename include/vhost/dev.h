@@ -182,6 +182,9 @@ struct libvhost_queue {
 #define LIBVHOST_QUEUE_HAS_ERR	0x4u
 #define LIBVHOST_QUEUE_DISABLED 0x8u  /**< set up but leave disabled at start */
 #define LIBVHOST_QUEUE_HAS_BASE 0x10u /**< packed: .base is given; always set when read */
+/** Kick, call and error travel as messages (protocol bit 14 must be in use): libvhost_virtqueue_kick() kicks, a call
+ * signals the call descriptor here, an error is an event. No kick or error descriptor can be given. */
+#define LIBVHOST_QUEUE_IN_BAND 0x20u
 
 /**
  * Sets up queue @p index. Any order, any time before start, holes allowed; start checks the whole.
@@ -197,12 +200,19 @@ LIBVHOST_API int libvhost_dev_get_queue(struct libvhost_dev *dev, uint32_t index
 /** Forgets a queue. @return 0; -ENOENT; -EBUSY (running). Since 0.1. */
 LIBVHOST_API int libvhost_dev_clear_queue(struct libvhost_dev *dev, uint32_t index);
 
-/** Replaces a queue's kick descriptor, also while running. -1 = polling. @return 0; -ENOENT; -EBADF; errors of exec.
- * Since 0.1. */
+/** Replaces a queue's kick descriptor, also while running. -1 = polling. @return 0; -ENOENT; -EBADF; -EINVAL (IN_BAND);
+ * errors of exec. Since 0.1. */
 LIBVHOST_API int libvhost_dev_set_kick(struct libvhost_dev *dev, uint32_t index, int fd);
 
 /** Replaces a queue's call descriptor, also while running. -1 = none. @return as set_kick. Since 0.1. */
 LIBVHOST_API int libvhost_dev_set_call(struct libvhost_dev *dev, uint32_t index, int fd);
+
+/**
+ * Tells the device that buffers are available: signals the queue's kick descriptor, or sends the message of an IN_BAND
+ * queue and waits until it is confirmed. A queue that the device polls needs none: no effect.
+ * @return 0; -ENOENT; of IN_BAND queues also -EINVAL (does not run); -EBUSY; errors of exec. Since 0.1.
+ */
+LIBVHOST_API int libvhost_virtqueue_kick(struct libvhost_dev *dev, uint32_t index);
 
 /** Routes guest notifications to the queues' kick descriptors (bind_notifier for each, all or none). @return 0; what
  * the callback returned; -EBUSY. Since 0.1. */

@@ -183,6 +183,8 @@ int lv_add_ring_places(struct lv_compile *c)
 		ret = add_addr(c, i, q);
 		if (ret)
 			return ret;
+		if (q->flags & LV_RQ_IN_BAND)
+			continue; /* a descriptor, and the word that there is none, are both preferred to messages */
 		if (c->env->fds[i].err >= 0)
 			add_ring_fd(c, LIBVHOST_OP_SET_VRING_ERR, i, c->env->fds[i].err);
 		add_ring_fd(c, LIBVHOST_OP_SET_VRING_CALL, i, call_fd(q, &c->env->fds[i]));
@@ -196,6 +198,16 @@ static bool gets_kick(const struct lv_compile *c, const struct lv_record_queue *
 	return lv_queue_used(q) && (c->can_enable || !(q->flags & LV_RQ_DISABLED));
 }
 
+/* The first kick by message starts a ring as a descriptor does (vhost-user, "Starting and stopping rings"). */
+static void add_kick(struct lv_compile *c, uint32_t queue, const struct lv_record_queue *q)
+{
+	if (q->flags & LV_RQ_IN_BAND)
+		add_ring(c, LIBVHOST_OP_VRING_KICK, queue);
+	else
+		add_ring_fd(c, LIBVHOST_OP_SET_VRING_KICK, queue,
+			    q->flags & LV_RQ_KICK_POLL ? -1 : c->env->fds[queue].kick);
+}
+
 void lv_add_run(struct lv_compile *c)
 {
 	const struct lv_record_queue *q;
@@ -203,7 +215,7 @@ void lv_add_run(struct lv_compile *c)
 
 	FOR_EACH_QUEUE(c, i, q)
 	if (gets_kick(c, q))
-		add_ring_fd(c, LIBVHOST_OP_SET_VRING_KICK, i, q->flags & LV_RQ_KICK_POLL ? -1 : c->env->fds[i].kick);
+		add_kick(c, i, q);
 	FOR_EACH_QUEUE(c, i, q)
 	if (c->can_enable && lv_queue_used(q) && !(q->flags & LV_RQ_DISABLED))
 		add_ring(c, LIBVHOST_OP_SET_VRING_ENABLE, i)->arg.num = 1;

@@ -86,6 +86,9 @@ int libvhost_dev_set_kick(struct libvhost_dev *dev, uint32_t index, int fd)
 	r = lv_queue_claim(dev, index, "set_kick");
 	if (r)
 		return r;
+	if (dev->rec->queue[index].flags & LV_RQ_IN_BAND)
+		return lv_dev_release(dev, lv_fail(&dev->err, -EINVAL, LIBVHOST_EK_ARGUMENT,
+						   "set_kick: queue %u is kicked by message (IN_BAND)", index));
 	if (fd >= 0 && (ours = lv_fd_dup(fd)) < 0)
 		return lv_dev_release(dev, lv_fd_fail(dev, ours, index, "the new kick descriptor"));
 	if (dev->rec->queue[index].flags & LV_RQ_RUNNING)
@@ -113,7 +116,7 @@ int libvhost_dev_set_call(struct libvhost_dev *dev, uint32_t index, int fd)
 		return r;
 	if (fd >= 0 && (ours = lv_fd_dup(fd)) < 0)
 		return lv_dev_release(dev, lv_fd_fail(dev, ours, index, "the new call descriptor"));
-	if ((dev->rec->queue[index].flags & (LV_RQ_RUNNING | LV_RQ_MASKED)) == LV_RQ_RUNNING)
+	if ((dev->rec->queue[index].flags & (LV_RQ_RUNNING | LV_RQ_MASKED | LV_RQ_IN_BAND)) == LV_RQ_RUNNING)
 		r = send_fd(dev, LIBVHOST_OP_SET_VRING_CALL, index, ours);
 	if (r)
 		lv_fd_close(ours);
@@ -129,7 +132,7 @@ static int set_masked(struct libvhost_dev *dev, uint32_t index, bool mask)
 
 	if (mask)
 		r = lv_queue_late_fd(dev, index, &fds->masked, "its private call eventfd");
-	if (!r && dev->rec->queue[index].flags & LV_RQ_RUNNING)
+	if (!r && (dev->rec->queue[index].flags & (LV_RQ_RUNNING | LV_RQ_IN_BAND)) == LV_RQ_RUNNING)
 		r = send_fd(dev, LIBVHOST_OP_SET_VRING_CALL, index, mask ? fds->masked : fds->call);
 	if (r)
 		return r;
@@ -178,6 +181,37 @@ void lv_notifier_drop(struct libvhost_dev *dev, uint32_t index)
 	if (dev->bound[index])
 		dev->ops.bind_notifier(dev->ops.arg, index, dev->fds[index].kick, 0);
 	dev->bound[index] = 0;
+}
+
+static int kick_in_band(struct libvhost_dev *dev, uint32_t index)
+{
+	int r = lv_queue_claim(dev, index, "virtqueue_kick");
+
+	if (r)
+		return r;
+	if (dev->rec->queue[index].flags & LV_RQ_RUNNING)
+		r = send_fd(dev, LIBVHOST_OP_VRING_KICK, index, -1);
+	else
+		r = lv_fail(&dev->err, -EINVAL, LIBVHOST_EK_STATE, "virtqueue_kick: queue %u does not run", index);
+	return lv_dev_release(dev, r);
+}
+
+int libvhost_virtqueue_kick(struct libvhost_dev *dev, uint32_t index)
+{
+	bool in_band = false;
+	int r = 0;
+
+	if (!dev)
+		return -EINVAL;
+	pthread_mutex_lock(&dev->lock);
+	if (index >= dev->rec->num_queues || !(dev->rec->queue[index].flags & LV_RQ_SET))
+		r = not_set_up(dev, index);
+	else if (dev->rec->queue[index].flags & LV_RQ_IN_BAND)
+		in_band = true;
+	else if (dev->fds[index].kick >= 0)
+		lv_eventfd_signal(dev->fds[index].kick);
+	pthread_mutex_unlock(&dev->lock);
+	return in_band ? kick_in_band(dev, index) : r;
 }
 
 void lv_notifiers_drop(struct libvhost_dev *dev)

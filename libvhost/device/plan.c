@@ -76,7 +76,7 @@ void lv_plan_harvest(struct lv_plan *plan, struct lv_plan_env *env, const struct
 			continue;
 		if (req->op == LIBVHOST_OP_GET_VRING_BASE && req->state == LIBVHOST_REQ_DONE)
 			take_base(env, q, req->result[0]);
-		else if (req->op == LIBVHOST_OP_SET_VRING_KICK &&
+		else if ((req->op == LIBVHOST_OP_SET_VRING_KICK || req->op == LIBVHOST_OP_VRING_KICK) &&
 			 (req->state == LIBVHOST_REQ_DONE || req->state == LIBVHOST_REQ_UNKNOWN))
 			q->flags |= LV_RQ_RUNNING;
 	}

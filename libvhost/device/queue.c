@@ -7,7 +7,8 @@
 #include "vring/vring.h"
 
 #define QUEUE_FLAGS                                                                                                    \
-	(LIBVHOST_QUEUE_HAS_KICK | LIBVHOST_QUEUE_HAS_CALL | LIBVHOST_QUEUE_HAS_ERR | LIBVHOST_QUEUE_DISABLED)
+	(LIBVHOST_QUEUE_HAS_KICK | LIBVHOST_QUEUE_HAS_CALL | LIBVHOST_QUEUE_HAS_ERR | LIBVHOST_QUEUE_DISABLED |        \
+	 LIBVHOST_QUEUE_IN_BAND)
 
 static const struct lv_queue_fds no_fds = {-1, -1, -1, -1};
 
@@ -114,8 +115,8 @@ static int make_fds(struct libvhost_dev *dev, uint32_t index, const struct libvh
 	int r;
 
 	*fds = no_fds;
-	r = pick_fd(dev, index, queue->flags & LIBVHOST_QUEUE_HAS_KICK, queue->kick_fd, "its kick descriptor",
-		    &fds->kick);
+	r = pick_fd(dev, index, queue->flags & (LIBVHOST_QUEUE_HAS_KICK | LIBVHOST_QUEUE_IN_BAND),
+		    queue->flags & LIBVHOST_QUEUE_IN_BAND ? -1 : queue->kick_fd, "its kick descriptor", &fds->kick);
 	if (!r)
 		r = pick_fd(dev, index, queue->flags & LIBVHOST_QUEUE_HAS_CALL, queue->call_fd, "its call descriptor",
 			    &fds->call);
@@ -124,6 +125,19 @@ static int make_fds(struct libvhost_dev *dev, uint32_t index, const struct libvh
 	if (r)
 		close_fds(dev, fds);
 	return r;
+}
+
+static int check_in_band(struct libvhost_dev *dev, uint32_t index, const struct libvhost_queue *queue)
+{
+	if (!(queue->flags & LIBVHOST_QUEUE_IN_BAND))
+		return 0;
+	if ((queue->flags & LIBVHOST_QUEUE_HAS_KICK && queue->kick_fd >= 0) || queue->flags & LIBVHOST_QUEUE_HAS_ERR)
+		return lv_fail(&dev->err, -EINVAL, LIBVHOST_EK_ARGUMENT,
+			       "queue %u: IN_BAND and a kick or error descriptor: give one or the other", index);
+	if (!(dev->rec->protocol_acked & 1ull << LIBVHOST_PROTOCOL_F_INBAND_NOTIFICATIONS))
+		return lv_fail(&dev->err, -EINVAL, LIBVHOST_EK_UNSUPPORTED,
+			       "queue %u: IN_BAND: the peer does not take notifications as messages", index);
+	return 0;
 }
 
 static int check_queue(struct libvhost_dev *dev, uint32_t index, const struct libvhost_queue *queue,
@@ -138,11 +152,15 @@ static int check_queue(struct libvhost_dev *dev, uint32_t index, const struct li
 	if (queue->flags & ~QUEUE_FLAGS)
 		return lv_fail(&dev->err, -EINVAL, LIBVHOST_EK_ARGUMENT, "queue %u: unknown flags %#x", index,
 			       queue->flags);
+	r = check_in_band(dev, index, queue);
+	if (r)
+		return r;
 	if (queue->base > UINT16_MAX && !lv_queue_packed(dev->rec))
 		return lv_fail(&dev->err, -EINVAL, LIBVHOST_EK_ARGUMENT,
 			       "queue %u: base %u; a split ring continues at 0..65535", index, queue->base);
 	*q = (struct lv_record_queue){
 		.flags = LV_RQ_SET | (queue->flags & LIBVHOST_QUEUE_DISABLED ? LV_RQ_DISABLED : 0) |
+			 (queue->flags & LIBVHOST_QUEUE_IN_BAND ? LV_RQ_IN_BAND : 0) |
 			 (dev->rec->queue[index].flags & LV_RQ_MASKED),
 		.num = queue->num,
 		.base = queue->base,
@@ -194,7 +212,7 @@ int libvhost_dev_set_queue(struct libvhost_dev *dev, uint32_t index, const struc
 		q.flags |= (fds.kick < 0 ? LV_RQ_KICK_POLL : 0) | (fds.call < 0 ? LV_RQ_CALL_POLL : 0);
 		dev->rec->queue[index] = q;
 		dev->fds[index] = fds;
-		dev->err_ours[index] = !(o.flags & LIBVHOST_QUEUE_HAS_ERR);
+		dev->err_ours[index] = !(o.flags & (LIBVHOST_QUEUE_HAS_ERR | LIBVHOST_QUEUE_IN_BAND));
 		close_fds(dev, &old);
 	}
 	pthread_mutex_unlock(&dev->lock);
@@ -215,7 +233,8 @@ int libvhost_dev_get_queue(struct libvhost_dev *dev, uint32_t index, struct libv
 	}
 	q = &dev->rec->queue[index];
 	o.flags = LIBVHOST_QUEUE_HAS_KICK | LIBVHOST_QUEUE_HAS_CALL | LIBVHOST_QUEUE_HAS_ERR |
-		  (q->flags & LV_RQ_DISABLED ? LIBVHOST_QUEUE_DISABLED : 0);
+		  (q->flags & LV_RQ_DISABLED ? LIBVHOST_QUEUE_DISABLED : 0) |
+		  (q->flags & LV_RQ_IN_BAND ? LIBVHOST_QUEUE_IN_BAND : 0);
 	o.num = q->num;
 	o.base = q->base;
 	o.desc = q->desc;

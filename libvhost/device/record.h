@@ -22,7 +22,8 @@ enum {
 	LV_RQ_RUNNING = 1u << 5,    /* the peer runs it (a disabled ring runs too once it got its kick) */
 	LV_RQ_BASE_STALE = 1u << 6, /* stopped, but the peer could not tell where: rebuild base from the used ring and
 				       clear the flag; a start with it is refused */
-	LV_RQ_HELD = 1u << 7	    /* stopped by itself, or set up while the device ran: a reconnect leaves it so */
+	LV_RQ_HELD = 1u << 7,	    /* stopped by itself, or set up while the device ran: a reconnect leaves it so */
+	LV_RQ_IN_BAND = 1u << 8	    /* kick, call and error by message */
 };
 
 struct lv_record_queue {

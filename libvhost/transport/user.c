@@ -160,6 +160,7 @@ static bool must_not_stay_unknown(const struct libvhost_req *req)
 	case LIBVHOST_OP_SET_LOG_BASE:
 	case LIBVHOST_OP_SET_INFLIGHT_FD:
 	case LIBVHOST_OP_SET_VRING_KICK:
+	case LIBVHOST_OP_VRING_KICK:
 	case LIBVHOST_OP_SET_VRING_ENABLE:
 	case LIBVHOST_OP_SET_STATUS:
 		return true;
