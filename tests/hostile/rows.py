@@ -11,7 +11,9 @@ TOP = pathlib.Path(os.environ.get("top_srcdir", pathlib.Path(__file__).resolve()
 sys.path.insert(0, str(TOP / "tests/lib"))
 import tap
 
-SECTIONS = {"a front-end attacked by its back-end": range(144, 188), "a ring attacked by the guest": range(188, 220)}
+SECTIONS = {"configuration, log, inflight and channel of a back-end": range(108, 144),
+            "a front-end attacked by its back-end": range(144, 188),
+            "a ring attacked by the guest": range(188, 220)}
 TEST = re.compile(r"^TEST\((\w+),\s*(\w+)\)", re.M)
 NUMBER = re.compile(r"(?:^|_)[rR](\d{3})(?=_|$)")
 
