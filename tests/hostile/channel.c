@@ -211,6 +211,8 @@ static void live(struct talker *t)
 	RUN(t, "unmask", libvhost_virtqueue_mask(dev, 2, 0));
 	RUN(t, "set_kick", libvhost_dev_set_kick(dev, 2, t->file));
 	RUN(t, "set_call", libvhost_dev_set_call(dev, 2, t->file));
+	RUN(t, "stop_queue", libvhost_dev_stop_queue(dev, 3, 0));
+	RUN(t, "start_queue", libvhost_dev_start_queue(dev, 3, 0));
 	RUN(t, "commit", grow(t, 0x10000000));
 	RUN(t, "stop", libvhost_dev_stop(dev, NULL));
 	RUN(t, "start again", libvhost_dev_start(dev, NULL));
