@@ -75,6 +75,8 @@ static uint8_t transfer(const struct blk_device *dev, struct iovec *iov, uint32_
 {
 	if (len % SECTOR || sector > dev->size / SECTOR || len > dev->size - sector * SECTOR)
 		return BLK_S_IOERR;
+	if (dev->journal && len)
+		dev->journal[sector]++; /* before it touches data */
 	if (!dev->ram)
 		return transfer_file(dev, iov, n, len, sector * SECTOR, write);
 	take(&iov, &n, dev->ram + sector * SECTOR, len, !write);

@@ -13,6 +13,8 @@ struct blk_device {
 	uint8_t *ram;  /* RAM disk */
 	uint64_t size; /* bytes, multiple of 512 */
 	char id[20];   /* what GET_ID answers, not NUL-terminated when full */
+	/* how often a read or write of each sector was begun: shared, so that it outlives a kill; NULL = not counted */
+	_Atomic uint32_t *journal;
 };
 
 /* libvhost_backend_ops.serve; arg is a struct blk_device. */

@@ -15,18 +15,20 @@
 #include "cli.h"
 
 struct args {
-	const char *device, *socket, *file;
+	const char *device, *socket, *file, *journal;
 	uint64_t ram;
 	uint32_t queues, workers, poll_us, caps, action;
 	bool once, quiet;
 };
 
-enum { OPT_CAPS_DROP = 1000, OPT_KILL, OPT_ONCE, OPT_POLL };
+enum { OPT_CAPS_DROP = 1000, OPT_JOURNAL, OPT_KILL, OPT_ONCE, OPT_POLL };
 
 static const struct argp_option options[] = {
 	{"socket", 's', "PATH", 0, "listen here (required)", 0},
 	{"file", 'f', "FILE", 0, "serve this file or block device", 0},
 	{"ram", 'r', "BYTES", 0, "serve so much memory", 0},
+	{"journal", OPT_JOURNAL, "FILE", 0,
+	 "count in this file, a 32-bit number per sector, the reads and writes that begin there; survives kill -9", 0},
 	{"queues", 'q', "N", 0, "virtqueues (default 1)", 0},
 	{"workers", 'w', "N", 0, "sandboxed threads (default 1)", 0},
 	{"poll", OPT_POLL, "US", 0, "poll so many microseconds before sleeping (default 0)", 0},
@@ -60,6 +62,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		return 0;
 	case OPT_POLL:
 		a->poll_us = (uint32_t)parse_number(state, "--poll", arg, 0, 1000000);
+		return 0;
+	case OPT_JOURNAL:
+		a->journal = arg;
 		return 0;
 	case OPT_CAPS_DROP:
 		a->caps = LIBVHOST_CAPS_DROP;
@@ -111,6 +116,26 @@ static int open_store(const struct args *a, struct blk_device *dev)
 	if (size < 512)
 		return complain("%s: not a file or device of at least one sector", a->file);
 	dev->size = (uint64_t)size / 512 * 512;
+	return 0;
+}
+
+/* Goes on counting in a file that is there. */
+static int open_journal(const struct args *a, struct blk_device *dev)
+{
+	const uint64_t bytes = dev->size / 512 * sizeof(*dev->journal);
+	int fd;
+	void *map;
+
+	if (!a->journal)
+		return 0;
+	fd = open(a->journal, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	if (fd < 0 || ftruncate(fd, (off_t)bytes) < 0)
+		return complain("%s: %s", a->journal, strerror(errno));
+	map = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	close(fd);
+	if (map == MAP_FAILED)
+		return complain("%s: %s", a->journal, strerror(errno));
+	dev->journal = map;
 	return 0;
 }
 
@@ -204,12 +229,14 @@ static int run(int argc, char **argv)
 
 	argp_parse(&argp, argc, argv, 0, NULL, &a);
 	catch_signals();
-	if (open_store(&a, &dev))
+	if (open_store(&a, &dev) || open_journal(&a, &dev))
 		return 1;
 	if (libvhost_ctx_new(NULL, &ctx) < 0)
 		return complain("out of memory");
 	rc = serve(&a, ctx, &dev);
 	libvhost_ctx_free(ctx);
+	if (dev.journal)
+		munmap((void *)dev.journal, dev.size / 512 * sizeof(*dev.journal));
 	if (dev.ram)
 		munmap(dev.ram, dev.size);
 	if (dev.fd >= 0)
