@@ -47,7 +47,8 @@ enum libvhost_error_kind {
 	LIBVHOST_EK_RING = 21,		   /**< a virtqueue holds something a driver or device must not write */
 	LIBVHOST_EK_OUTPUT_TOO_SMALL = 22, /**< the answer does not fit the caller's buffer */
 	LIBVHOST_EK_SANDBOX = 23,	   /**< the sandbox could not be built or is not what was required */
-	LIBVHOST_EK_LOST = 24 /**< the device's state at the peer is unknown; reset, reconnect or clean up */
+	LIBVHOST_EK_LOST = 24,	 /**< the device's state at the peer is unknown; reset, reconnect or clean up */
+	LIBVHOST_EK_DAMAGED = 25 /**< bytes that are not, or no longer, what the library once wrote */
 };
 
 /** One error. Since 0.1. */
