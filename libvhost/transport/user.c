@@ -361,17 +361,23 @@ static int adopt(struct lv_user *u, int fd)
 	return 0;
 }
 
-static int start_listening(struct lv_user *u)
+void lv_user_take_listener(struct lv_user *u, int fd)
 {
 	struct stat st;
-	int fd = lv_wire_listen(u->path, 1);
+
+	u->listener = fd;
+	u->listener_ino = stat(u->path, &st) ? 0 : st.st_ino;
+}
+
+int lv_user_listen(struct lv_user *u)
+{
+	const int fd = lv_wire_listen(u->path, 1);
 
 	if (fd == -ENAMETOOLONG || fd == -EINVAL)
 		return cannot_connect(u, fd, false);
 	if (fd < 0)
 		return lv_fail_sys(&u->t->err, -fd, "%s: cannot listen: %s", u->t->peer, lv_errno_name(-fd));
-	u->listener = fd;
-	u->listener_ino = stat(u->path, &st) ? 0 : st.st_ino;
+	lv_user_take_listener(u, fd);
 	return 0;
 }
 
@@ -393,13 +399,15 @@ static struct lv_user *new_user(struct libvhost_transport *t)
 	return u;
 }
 
-int lv_user_transport_open(struct libvhost_transport *t, const char *uri, const struct libvhost_transport_opts *opts,
-			   uint64_t deadline)
+bool lv_is_user_transport(const struct libvhost_transport *t)
 {
-	const bool has_fd = opts->flags & LIBVHOST_TRANSPORT_OPT_HAS_FD;
+	return t->ops.submit == user_submit;
+}
+
+int lv_user_place(struct libvhost_transport *t, const char *uri)
+{
 	const char *path = strchr(uri, ':');
 	struct lv_user *u;
-	int rc;
 
 	snprintf(t->peer, sizeof(t->peer), "%s", uri);
 	if (!path || (strncmp(uri, "user:", 5) && strncmp(uri, "user-listen:", 12) && strncmp(uri, "user-fd:", 8)))
@@ -412,16 +420,29 @@ int lv_user_transport_open(struct libvhost_transport *t, const char *uri, const 
 	if (strlen(path) >= sizeof(u->path))
 		return cannot_connect(u, -ENAMETOOLONG, false);
 	u->listens = uri[4] == '-' && uri[5] == 'l';
-	if (uri[4] == '-' && !u->listens) {
-		if (!has_fd || path[0])
-			return lv_fail(&t->err, -EINVAL, LIBVHOST_EK_ARGUMENT,
-				       "%s: user-fd: has no path and needs HAS_FD with a connected socket", uri);
-		return adopt(u, opts->fd);
-	}
+	if (uri[4] == '-' && !u->listens)
+		return !path[0] ? 0 : lv_fail(&t->err, -EINVAL, LIBVHOST_EK_ARGUMENT, "%s: user-fd: has no path", uri);
 	if (!path[0])
 		return cannot_connect(u, -EINVAL, false);
 	strcpy(u->path, path);
-	rc = u->listens ? start_listening(u) : 0;
+	return 0;
+}
+
+int lv_user_transport_open(struct libvhost_transport *t, const char *uri, const struct libvhost_transport_opts *opts,
+			   uint64_t deadline)
+{
+	const bool has_fd = opts->flags & LIBVHOST_TRANSPORT_OPT_HAS_FD;
+	struct lv_user *u;
+	int rc = lv_user_place(t, uri);
+
+	if (rc < 0)
+		return rc;
+	u = t->self;
+	if (!u->path[0])
+		return has_fd ? adopt(u, opts->fd)
+			      : lv_fail(&t->err, -EINVAL, LIBVHOST_EK_ARGUMENT,
+					"%s: user-fd: needs HAS_FD with a connected socket", uri);
+	rc = u->listens ? lv_user_listen(u) : 0;
 	if (rc < 0)
 		return rc;
 	if (!deadline) {

@@ -86,6 +86,13 @@ void lv_user_close_fd(struct lv_user *u, int *fd);
 int lv_user_lost(struct lv_user *u, int code, const char *why);
 int lv_user_broken(struct lv_user *u, const struct lv_user_step *step, const char *why);
 
+bool lv_is_user_transport(const struct libvhost_transport *t);
+/* Makes t a vhost-user transport for uri that is not connected yet. 0; -EINVAL; -ENOMEM. */
+int lv_user_place(struct libvhost_transport *t, const char *uri);
+/* Begins to listen at the path, or takes over a socket that does. */
+int lv_user_listen(struct lv_user *u);
+void lv_user_take_listener(struct lv_user *u, int fd);
+
 /* user_compile.c */
 int lv_user_compile(struct lv_user *u, struct libvhost_req *reqs, uint32_t count);
 void lv_user_program_free(struct lv_user_program *p);
