@@ -25,14 +25,16 @@ extern "C" {
 
 /**
  * Writes a device. Without SNAPSHOT, on success, the device is detached: its descriptors live on in @p fds only, its
- * state is DISCONNECTED and cleanup is what is left to do. Guest memory is not in it: the host that maps it there hands
- * it to thaw. Nothing is sent, nothing waited for. With @p blob NULL or too little room: stores what is needed.
- * @param blob_len  in: room; out: bytes
- * @param nfds  in: room; out: descriptors, which the caller owns (at most 4 + 4 per queue)
+ * state is DISCONNECTED and cleanup is what is left to do; take its events first. Guest memory is not in it: the host
+ * that maps it there hands it to thaw. Nothing is sent, nothing waited for. Guest notifications stay bound
+ * (bind_notifier is not called), so that no kick is lost. Whoever gives up on the upgrade thaws in the old process.
+ * With @p blob NULL only the sizes are stored.
+ * @param blob_len  in: room; out: bytes, also with -ENOSPC
+ * @param fds  in the blob's order, moved, not duplicated: numbers that get_queue handed out stay the same
+ * @param nfds  in: room; out: descriptors, which the caller owns (at most 40 + 5 per queue), also with -ENOSPC
  * @return 0; -ENOSPC (room; nothing was changed); -EBUSY (an operation runs, an answer of the peer is still on its way
- * or a back-end request half read: dispatch and try again; SNAPSHOT: running); -EINVAL (LOST, DISCONNECTED, flags);
- * -ENOTSUP (a transport that cannot be detached, several parts, a mapped shared-memory window); -EMFILE; -ENOMEM. Since
- * 0.1.
+ * or one of ours not sent: dispatch and try again; SNAPSHOT: running); -EINVAL (LOST, DISCONNECTED, flags); -ENOTSUP
+ * (a transport that cannot be detached, several parts, a mapped shared-memory window); -ENOMEM. Since 0.1.
  */
 LIBVHOST_API int libvhost_dev_freeze(struct libvhost_dev *dev, uint32_t flags, void *blob, size_t *blob_len, int *fds,
 				     uint32_t *nfds);
@@ -77,10 +79,12 @@ struct libvhost_thaw_opts {
 /**
  * Makes a device of a blob. One that was frozen running is RUNNING when this returns, and nothing was sent: the map of
  * @p mem must equal the peer's (same ranges of the same files). A snapshot connects to a fresh back-end, negotiates as
- * reconnect does and starts if @p flags say so.
+ * reconnect does and starts if @p flags say so. A call that fails leaves the descriptors the caller's and open: the
+ * blob can be thawed again, here or where it comes from.
  * @return 0; -EBADMSG, -ENOTSUP (as libvhost_freeze_info()); -EINVAL (number or kind of descriptors); -EFAULT (memory
- * differs from what the peer has); -ENOTSUP (kind SHRUNK: a fresh peer that offers less); -E2BIG; -EMFILE; -ENOMEM;
- * snapshot: the errors of libvhost_dev_reconnect(). Since 0.1.
+ * differs from what the peer has); -EEXIST, -ENOSPC (shared objects of the back-end and this context's table); -EIO or
+ * what bind_notifier returned; -ENOTSUP (kind SHRUNK: a fresh peer that offers
+ * less); -E2BIG; -EMFILE; -ENOMEM; snapshot: the errors of libvhost_dev_reconnect() and _start(). Since 0.1.
  */
 LIBVHOST_API LIBVHOST_MUST_CHECK int libvhost_dev_thaw(struct libvhost_ctx *ctx, const struct libvhost_thaw_opts *opts,
 						       struct libvhost_dev **ret);

@@ -137,6 +137,23 @@ int lv_objects_find(struct lv_objects *o, const uint8_t *uuid, int *fd, struct l
 	return r;
 }
 
+uint32_t lv_objects_list(struct lv_objects *o, const struct lv_object_owner *owner, uint8_t (*uuids)[LV_UUID_BYTES],
+			 uint32_t cap)
+{
+	uint32_t n = 0;
+
+	pthread_mutex_lock(&o->lock);
+	for (uint32_t i = 0; i < o->count; i++) {
+		if (o->at[i].owner != owner)
+			continue;
+		if (n < cap)
+			memcpy(uuids[n], o->at[i].uuid, LV_UUID_BYTES);
+		n++;
+	}
+	pthread_mutex_unlock(&o->lock);
+	return n;
+}
+
 void lv_objects_unpin(struct lv_objects *o, struct lv_object_owner *owner)
 {
 	pthread_mutex_lock(&o->lock);

@@ -43,6 +43,9 @@ int lv_objects_remove(struct lv_objects *objects, const uint8_t *uuid, const str
 /* A duplicate in *fd, or the owner in *owner (else NULL), pinned until lv_objects_unpin(). 0; -ENOENT; -EMFILE. */
 int lv_objects_find(struct lv_objects *objects, const uint8_t *uuid, int *fd, struct lv_object_owner **owner);
 void lv_objects_unpin(struct lv_objects *objects, struct lv_object_owner *owner);
+/* Names of an owner's entries: how many there are; at most cap are stored. */
+uint32_t lv_objects_list(struct lv_objects *objects, const struct lv_object_owner *owner,
+			 uint8_t (*uuids)[LV_UUID_BYTES], uint32_t cap);
 /* Drops all entries of an owner. */
 void lv_objects_forget(struct lv_objects *objects, struct lv_object_owner *owner);
 /* The same, and waits until nobody has it pinned. */

@@ -35,7 +35,7 @@ static int check_opts(struct lv_errslot *err, const struct libvhost_dev_opts *o)
 	return wrong ? lv_fail(err, -EINVAL, LIBVHOST_EK_ARGUMENT, "device options: %s", wrong) : 0;
 }
 
-static void dev_free(struct libvhost_dev *dev)
+void lv_dev_free(struct libvhost_dev *dev)
 {
 	if (dev->rec)
 		lv_share_free(dev);
@@ -81,7 +81,7 @@ static void init_sync(struct libvhost_dev *dev)
 	pthread_condattr_destroy(&attr);
 }
 
-static struct libvhost_dev *dev_new(struct libvhost_ctx *ctx, const struct libvhost_dev_opts *o)
+struct libvhost_dev *lv_dev_new(struct libvhost_ctx *ctx, const struct libvhost_dev_opts *o)
 {
 	struct libvhost_dev *dev = calloc(1, sizeof(*dev));
 
@@ -107,12 +107,11 @@ static struct libvhost_dev *dev_new(struct libvhost_ctx *ctx, const struct libvh
 		dev->rec->config_size = o->config_size;
 		return dev;
 	}
-	dev_free(dev);
+	lv_dev_free(dev);
 	return NULL;
 }
 
-/* A part's transport speaks to this device from now on. */
-static int take_part(struct libvhost_dev *dev, struct libvhost_transport *t, uint32_t first, uint32_t count)
+int lv_dev_take_part(struct libvhost_dev *dev, struct libvhost_transport *t, uint32_t first, uint32_t count)
 {
 	struct lv_part *part = &dev->parts[dev->num_parts];
 	int r;
@@ -174,7 +173,7 @@ static int open_transport(struct libvhost_dev *dev, bool *later)
 		r = libvhost_transport_open(dev->ctx, d->uri, &o, &t);
 	if (r < 0)
 		return lv_fail_copy(&dev->err, &dev->ctx->err);
-	r = take_part(dev, t, 0, d->num_queues);
+	r = lv_dev_take_part(dev, t, 0, d->num_queues);
 	if (r < 0 && !d->transport)
 		libvhost_transport_free(t);
 	return r;
@@ -224,7 +223,7 @@ int libvhost_dev_init(struct libvhost_ctx *ctx, const struct libvhost_dev_opts *
 		r = check_opts(&ctx->err, &o);
 	if (r)
 		return r;
-	dev = dev_new(ctx, &o);
+	dev = lv_dev_new(ctx, &o);
 	if (!dev)
 		return lv_fail(&ctx->err, -ENOMEM, LIBVHOST_EK_NOMEM, "device of %u queues: out of memory",
 			       o.num_queues);
@@ -246,7 +245,7 @@ int libvhost_dev_init(struct libvhost_ctx *ctx, const struct libvhost_dev_opts *
 		dev->borrowed = true;
 		give_back(o.transport, &was);
 	}
-	dev_free(dev);
+	lv_dev_free(dev);
 	return r;
 }
 
@@ -324,7 +323,7 @@ int libvhost_dev_add_part(struct libvhost_dev *dev, struct libvhost_transport *t
 	if (!r)
 		r = lv_op_prepare(dev);
 	if (!r)
-		r = take_part(dev, t, first, count);
+		r = lv_dev_take_part(dev, t, first, count);
 	if (r)
 		return lv_dev_release(dev, r);
 	(void)libvhost_transport_set_ack_policy(t, dev->ack_policy);
@@ -373,7 +372,7 @@ void libvhost_dev_cleanup(struct libvhost_dev *dev)
 	take_for_ever(dev);
 	lv_op_abort(dev);
 	lv_notifiers_drop(dev);
-	dev_free(dev);
+	lv_dev_free(dev);
 }
 
 int libvhost_dev_cancel(struct libvhost_dev *dev)

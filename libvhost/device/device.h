@@ -151,6 +151,14 @@ struct libvhost_dev {
 	bool armed_stale; /* some of it was closed: equal numbers may mean other files now */
 };
 
+/* ---- dev.c: birth and death ---- */
+
+/* A device without a transport; NULL = no memory. */
+struct libvhost_dev *lv_dev_new(struct libvhost_ctx *ctx, const struct libvhost_dev_opts *o);
+void lv_dev_free(struct libvhost_dev *dev);
+/* A part's transport speaks to this device from now on. */
+int lv_dev_take_part(struct libvhost_dev *dev, struct libvhost_transport *t, uint32_t first, uint32_t count);
+
 /* ---- claim.c: who may do what when ---- */
 
 #define LV_STATE(s)  (1u << LIBVHOST_DEV_##s)

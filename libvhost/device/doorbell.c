@@ -50,46 +50,53 @@ static struct lv_bell *make_bells(struct libvhost_dev *dev)
 
 /* A device file has no length; one that has must contain the page, or the guest's write would be a SIGBUS of the host.
  */
-static int check_area(const struct libvhost_req *req)
+static int check_area(int fd, uint64_t offset, uint64_t size)
 {
-	const struct libvhost_req_area *a = &req->arg.area;
 	struct stat st;
 
-	if (a->size != page_bytes() || a->offset % page_bytes())
+	if (size != page_bytes() || offset % page_bytes())
 		return -EINVAL;
-	if (fstat(req->fd, &st))
+	if (fstat(fd, &st))
 		return -EBADF;
-	return S_ISREG(st.st_mode) && !lv_file_covers(req->fd, a->offset, a->size) ? -EINVAL : 0;
+	return S_ISREG(st.st_mode) && !lv_file_covers(fd, offset, size) ? -EINVAL : 0;
 }
 
-/* Lock held. */
-static int install(struct libvhost_dev *dev, const struct libvhost_req *req)
+/* Takes fd on success. Lock held. */
+static int install(struct libvhost_dev *dev, uint32_t queue, int fd, uint64_t offset)
 {
 	struct lv_bell *bells = make_bells(dev), *bell;
 	void *page;
-	int fd, r;
+	int r;
 
 	if (!bells)
 		return -ENOMEM;
-	bell = &bells[req->index];
+	bell = &bells[queue];
 	if (!bell->page) {
 		page = mmap(NULL, page_bytes(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 		if (page == MAP_FAILED)
 			return -ENOMEM;
 		bell->page = page;
 	}
-	fd = lv_fd_dup(req->fd);
-	if (fd < 0)
-		return fd;
-	r = lv_place_file(bell->page, page_bytes(), PROT_READ | PROT_WRITE, fd, req->arg.area.offset);
-	if (r) {
-		lv_fd_close(fd);
+	r = lv_place_file(bell->page, page_bytes(), PROT_READ | PROT_WRITE, fd, offset);
+	if (r)
 		return r;
-	}
 	lv_fd_close(bell->fd);
 	bell->fd = fd;
-	bell->offset = req->arg.area.offset;
+	bell->offset = offset;
 	return 0;
+}
+
+/* Lock held. */
+static int install_copy(struct libvhost_dev *dev, const struct libvhost_req *req)
+{
+	int fd = lv_fd_dup(req->fd), r;
+
+	if (fd < 0)
+		return fd;
+	r = install(dev, req->index, fd, req->arg.area.offset);
+	if (r)
+		lv_fd_close(fd);
+	return r;
 }
 
 int lv_doorbell_ask(struct lv_part *part, struct libvhost_req *req)
@@ -100,14 +107,14 @@ int lv_doorbell_ask(struct lv_part *part, struct libvhost_req *req)
 
 	if (!(dev->opts.flags & LIBVHOST_DEV_HOST_NOTIFIERS))
 		return -ENOTSUP;
-	r = remove ? 0 : check_area(req);
+	r = remove ? 0 : check_area(req->fd, req->arg.area.offset, req->arg.area.size);
 	if (r)
 		return r;
 	pthread_mutex_lock(&dev->lock);
 	if (!lv_part_has_queue(part, req->index))
 		r = -EINVAL;
 	else if (!remove)
-		r = install(dev, req);
+		r = install_copy(dev, req);
 	else if (dev->share.bells)
 		silence(&dev->share.bells[req->index]);
 	pthread_mutex_unlock(&dev->lock);
@@ -131,6 +138,32 @@ void lv_doorbells_drop(struct libvhost_dev *dev, uint32_t first, uint32_t end)
 	for (uint32_t q = first; dev->share.bells && q < end; q++)
 		silence(&dev->share.bells[q]);
 	pthread_mutex_unlock(&dev->lock);
+}
+
+int lv_doorbell_describe(const struct libvhost_dev *dev, uint32_t queue, uint64_t *offset)
+{
+	if (!lv_doorbell_there(dev, queue))
+		return -1;
+	*offset = dev->share.bells[queue].offset;
+	return dev->share.bells[queue].fd;
+}
+
+int lv_doorbell_adopt(struct libvhost_dev *dev, uint32_t queue, int fd, uint64_t offset)
+{
+	int r = check_area(fd, offset, page_bytes());
+
+	if (r)
+		return r;
+	pthread_mutex_lock(&dev->lock);
+	r = install(dev, queue, fd, offset);
+	pthread_mutex_unlock(&dev->lock);
+	return r;
+}
+
+void lv_doorbells_let_go(struct libvhost_dev *dev)
+{
+	for (uint32_t q = 0; dev->share.bells && q < dev->rec->num_queues; q++)
+		dev->share.bells[q].fd = -1;
 }
 
 void lv_doorbells_free(struct libvhost_dev *dev)

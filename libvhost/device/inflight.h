@@ -67,6 +67,11 @@ uint32_t lv_inflight_guarantee(const struct lv_record *rec);
 void lv_inflight_use(struct libvhost_dev *dev, int fd, const struct lv_inflight_shape *shape, uint64_t bytes,
 		     uint64_t offset);
 
+/* ---- inflight_blob.c: save and load of a region within a claim, errors recorded in the device ---- */
+
+int lv_inflight_save(struct libvhost_dev *dev, void *buf, size_t *len);
+int lv_inflight_load(struct libvhost_dev *dev, const uint8_t *buf, size_t len);
+
 /* What a call does with the region: a device at rest, negotiated or with a region, is claimed for it. */
 enum lv_inflight_need {
 	LV_INFLIGHT_NEGOTIATE, /* asks the peer */

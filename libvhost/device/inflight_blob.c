@@ -51,7 +51,7 @@ static uint32_t checksum(const struct header *h, const void *content, size_t len
 	return crc32(crc32(0, &bare, sizeof(bare)), content, len);
 }
 
-static int save(struct libvhost_dev *dev, void *buf, size_t *len)
+int lv_inflight_save(struct libvhost_dev *dev, void *buf, size_t *len)
 {
 	const struct lv_record *rec = dev->rec;
 	const size_t room = *len, content = rec->inflight_bytes;
@@ -86,7 +86,7 @@ int libvhost_dev_save_inflight(struct libvhost_dev *dev, void *buf, size_t *len)
 	if (!dev || !len)
 		return -EINVAL;
 	r = lv_inflight_claim(dev, LV_INFLIGHT_READ, "save_inflight");
-	return r ? r : lv_dev_release(dev, save(dev, buf, len));
+	return r ? r : lv_dev_release(dev, lv_inflight_save(dev, buf, len));
 }
 
 static int bad(struct libvhost_dev *dev, const char *why)
@@ -153,7 +153,7 @@ static int make_file(struct libvhost_dev *dev, const uint8_t *content, size_t le
 			   lv_errno_name(r));
 }
 
-static int load(struct libvhost_dev *dev, const uint8_t *buf, size_t len)
+int lv_inflight_load(struct libvhost_dev *dev, const uint8_t *buf, size_t len)
 {
 	struct lv_inflight_shape shape;
 	struct header h;
@@ -176,5 +176,5 @@ int libvhost_dev_load_inflight(struct libvhost_dev *dev, const void *buf, size_t
 	if (!dev || !buf)
 		return -EINVAL;
 	r = lv_inflight_claim(dev, LV_INFLIGHT_REPLACE, "load_inflight");
-	return r ? r : lv_dev_release(dev, load(dev, buf, len));
+	return r ? r : lv_dev_release(dev, lv_inflight_load(dev, buf, len));
 }

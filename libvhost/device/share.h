@@ -28,6 +28,12 @@ int lv_doorbell_ask(struct lv_part *part, struct libvhost_req *req);
 void lv_doorbell_told(struct lv_part *part, const struct libvhost_req *req);
 bool lv_doorbell_there(const struct libvhost_dev *dev, uint32_t queue); /* lock held */
 
+/* Freeze and thaw: the descriptor of a queue's doorbell (-1 = none), borrowed; taking it over in another process (0;
+ * -EINVAL; -ENOMEM); forgetting all descriptors without touching the pages. Lock held, except by adopt. */
+int lv_doorbell_describe(const struct libvhost_dev *dev, uint32_t queue, uint64_t *offset);
+int lv_doorbell_adopt(struct libvhost_dev *dev, uint32_t queue, int fd, uint64_t offset);
+void lv_doorbells_let_go(struct libvhost_dev *dev);
+
 int lv_shmem_ask(struct lv_part *part, struct libvhost_req *req);
 void lv_shmem_told(struct lv_part *part, const struct libvhost_req *req);
 /* How many files are mapped into windows: they would not migrate. Any thread. */

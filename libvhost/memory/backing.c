@@ -241,6 +241,19 @@ int lv_backing_create(struct lv_errslot *slot, uint64_t size, struct lv_backing 
 	return map_owned(slot, fd, &extent, ret);
 }
 
+int lv_backing_absent(const struct lv_extent *extent, struct lv_backing **ret)
+{
+	struct lv_backing *b = calloc(1, sizeof(*b));
+
+	if (!b)
+		return -ENOMEM;
+	atomic_init(&b->refs, 1);
+	b->extent = *extent;
+	b->fd = -1;
+	*ret = b;
+	return 0;
+}
+
 bool lv_extent_equal(const struct lv_extent *a, const struct lv_extent *b)
 {
 	return a->dev == b->dev && a->ino == b->ino && a->offset == b->offset && a->size == b->size &&

@@ -34,6 +34,9 @@ int lv_backing_map(struct lv_errslot *slot, int fd, const struct lv_extent *exte
 /* New memory: a memfd that can neither shrink nor grow, mapped. */
 int lv_backing_create(struct lv_errslot *slot, uint64_t size, struct lv_backing **ret);
 
+/* Stands for an extent that only somebody else has mapped: neither descriptor nor address. -ENOMEM. */
+int lv_backing_absent(const struct lv_extent *extent, struct lv_backing **ret);
+
 bool lv_extent_equal(const struct lv_extent *a, const struct lv_extent *b);
 struct lv_backing *lv_backing_ref(struct lv_backing *backing); /* NULL is allowed */
 void lv_backing_put(struct lv_backing *backing);	       /* NULL is allowed */
