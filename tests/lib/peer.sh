@@ -17,7 +17,7 @@ wait_for_socket() {
 
 # end_peer PID: kill -9, and wait until its files and locks are free
 end_peer() {
-	kill -9 "$1"
+	kill -9 "$1" 2>/dev/null || :
 	wait "$1" 2>/dev/null || :
 }
 
@@ -148,4 +148,15 @@ vhost_blk_serves() {
 		sleep 0.01
 	done
 	return 1
+}
+
+# virtiofsd SOCKET: QEMU's own, over an empty folder; ends with its first connection; sets $virtiofsd_pid
+virtiofsd() {
+	mkdir -p "$work/shared"
+	rm -f "$1"
+	/usr/lib/qemu/virtiofsd --socket-path="$1" -o source="$work/shared" -o cache=auto -o sandbox=chroot -f \
+		>>"$work/virtiofsd.log" 2>&1 &
+	virtiofsd_pid=$!
+	pids="$pids $virtiofsd_pid"
+	wait_for_socket "$1"
 }

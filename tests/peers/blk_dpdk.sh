@@ -33,4 +33,7 @@ sed -n 's/^ *"resubmitted": \([0-9]*\).*/# \1 requests offered again/p' killed.j
 check_fails "a ring of 512 entries ends it" \
 	"$vhostctl" blk-test user:vhost.socket --size 16M --depth 128 --reconnect 0
 check "by its own assertion" grep -q 'process_blk_task: Assertion' vhost_blk.log
+vhost_blk_serve || exit 1
+check_fails "another region while it runs ends it" "$top_builddir/tests/peers/talk" user:vhost.socket 2 1
+check_fails "it is gone" kill -0 "$vhost_blk_pid"
 tap_end

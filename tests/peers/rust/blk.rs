@@ -151,7 +151,13 @@ impl VhostUserBackend for Disk {
     }
 
     fn protocol_features(&self) -> VhostUserProtocolFeatures {
-        VhostUserProtocolFeatures::MQ
+        let since_2025 = if cfg!(feature = "current") {
+            VhostUserProtocolFeatures::RESET_DEVICE
+        } else {
+            VhostUserProtocolFeatures::empty()
+        };
+        since_2025
+            | VhostUserProtocolFeatures::MQ
             | VhostUserProtocolFeatures::REPLY_ACK
             | VhostUserProtocolFeatures::CONFIG
             | VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS

@@ -1,0 +1,184 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+"""What peers and libvhost say to each other, as tests/peers/matrix records it.
+
+Usage: matrix.py doc [--check]            docs/peers.md, made of the table
+       matrix.py version PEER TEXT        whether the table is about this version
+       matrix.py said PEER RECORD...      whether what record_shim.so wrote down is what the table says
+"""
+import importlib.machinery
+import importlib.util
+import pathlib
+import re
+import struct
+import sys
+
+TOP = pathlib.Path(__file__).resolve().parents[2]
+TABLE = TOP / "tests/peers/matrix"
+DOC = TOP / "docs/peers.md"
+VERSION, REPLY, NEED_REPLY = 0x3, 0x4, 0x8
+
+
+def messages():
+    """({number: operation} of front-end requests, of back-end requests), from the one table of operations."""
+    loader = importlib.machinery.SourceFileLoader("gen_ops", str(TOP / "scripts/gen-ops"))
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader("gen_ops", loader))
+    sys.dont_write_bytecode = True
+    loader.exec_module(module)
+    ours, theirs = {}, {}
+    for op in module.operations():
+        if op["user"].isdigit() and int(op["user"]):
+            (theirs if int(op["number"]) in range(65, 128) else ours)[int(op["user"])] = op
+    return ours, theirs
+
+
+def all_names():
+    return [op["name"] for side in messages() for op in side.values()]
+
+
+def read_table():
+    """{peer: {"name", "version", "from", "works": [], "quirk": [(text, test)], "says": {message: outcome}}}"""
+    peers, peer = {}, None
+    for line in TABLE.read_text().splitlines():
+        key, _, rest = line.strip().partition(" ")
+        if not key or key.startswith("#"):
+            continue
+        cells = [cell.strip() for cell in rest.split("|")]
+        if key == "peer":
+            peer = peers[cells[0]] = dict(zip(("name", "version", "from"), cells[1:]), works=[], quirk=[], says={})
+        elif key == "works":
+            peer["works"].append(rest.strip())
+        elif key == "quirk":
+            peer["quirk"].append(tuple(cells))
+        elif key == "says":
+            peer["says"].update((word.rstrip("!"), "refused" if word.endswith("!") else "yes") for word in rest.split())
+        else:
+            sys.exit(f"{TABLE}: unknown word {key}")
+    return peers
+
+
+class Stream:
+    """One direction of a connection, cut into messages."""
+
+    def __init__(self):
+        self.bytes = b""
+
+    def feed(self, data):
+        self.bytes += data
+        while len(self.bytes) >= 12:
+            number, flags, size = struct.unpack_from("<III", self.bytes)
+            if flags & VERSION != 1 or size > 1 << 16:
+                raise ValueError(f"not vhost-user: {self.bytes[:12].hex()}")
+            if len(self.bytes) < 12 + size:
+                return
+            yield number, flags, self.bytes[12:12 + size]
+            self.bytes = self.bytes[12 + size:]
+
+
+class Connection:
+    def __init__(self, operations):
+        self.ours, self.theirs = operations
+        self.streams = {">": Stream(), "<": Stream()}
+        self.asked = []  # requests since the last answer
+        self.said = []  # (name, outcome)
+
+    def feed(self, direction, data):
+        for number, flags, payload in self.streams[direction].feed(data):
+            if direction == ">" and not flags & REPLY:
+                self.asked.append((number, flags))
+            elif direction == "<" and flags & REPLY:
+                self.answer(number, payload)
+            elif direction == "<":
+                self.said.append((self.theirs[number]["name"], "yes"))
+
+    def answer(self, number, payload):
+        """An answer speaks for everything before it: a request that a back-end cannot take ends the connection."""
+        while self.asked:
+            asked, flags = self.asked.pop(0)
+            refused = asked == number and self.refuses(number, flags, payload)
+            self.said.append((self.ours[asked]["name"], "refused" if refused else "yes"))
+            if asked == number:
+                return
+
+    def refuses(self, number, flags, payload):
+        if self.ours[number]["reply"] == "ACK":
+            return bool(flags & NEED_REPLY) and any(payload)
+        return self.ours[number]["reply"] in ("OWN_CONFIG", "OWN_INFLIGHT") and not payload
+
+
+def said(records):
+    """{message: "yes" | "refused"} in a record; yes once is yes."""
+    operations, outcomes = messages(), {}
+    for record in records:
+        open_now, all_of_it = {}, []
+        for line in pathlib.Path(record).read_text().splitlines():
+            direction, fd, *data = line.split()
+            if direction == "x":
+                open_now.pop(fd, None)
+                continue
+            if fd not in open_now:
+                open_now[fd] = Connection(operations)
+                all_of_it.append(open_now[fd])
+            open_now[fd].feed(direction, bytes.fromhex(data[0]))
+        for connection in all_of_it:
+            for name, outcome in connection.said:
+                if outcomes.get(name) != "yes":
+                    outcomes[name] = outcome
+    return outcomes
+
+
+def check_said(peer, records):
+    have, want = said(records), read_table()[peer]["says"]
+    wrong = [f"expected and not seen: {name}" for name in want if name not in have]
+    wrong += [f"seen and not in the table: {name}" for name in have if name not in want]
+    wrong += [f"{name}: the table says {want[name]}, now {have[name]}" for name in want if have.get(name, want[name]) != want[name]]
+    if wrong:
+        wrong.append("says " + " ".join(name + "!" * (have[name] == "refused") for name in all_names() if name in have))
+    return wrong
+
+
+def doc():
+    peers = read_table()
+    used = [name for name in all_names() if any(name in peer["says"] for peer in peers.values())]
+    lines = ["<!-- SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause -->",
+             "<!-- Made by tests/peers/matrix.py from tests/peers/matrix; do not edit. -->", "# Peers", "",
+             "Back-ends that libvhost's tests start, unmodified, on every run of the tier `peers`: what works, what is odd, and "
+             "which messages were exchanged. The tier fails when a message of the table is not seen, or one that is not in it.",
+             ""]
+    for peer in peers.values():
+        lines += [f"## {peer['name']} {peer['version']}", "", f"From {peer['from']}.", ""]
+        lines += [f"- {text}" for text in peer["works"]]
+        if peer["quirk"]:
+            lines += ["", "| quirk | pinned by |", "|---|---|"]
+            lines += [f"| {text} | `{test}` |" for text, test in peer["quirk"]]
+        lines.append("")
+    lines += ["## Messages", "", "✓ taken; *refused*: answered with an error, the device goes on; – not exchanged.", "",
+              "| message |" + "".join(f" {p['name']} {p['version']} |" for p in peers.values()), "|---" * (len(peers) + 1) + "|"]
+    cell = {"yes": "✓", "refused": "*refused*", None: "–"}
+    for name in used:
+        lines.append(f"| {name} |" + "".join(f" {cell[p['says'].get(name)]} |" for p in peers.values()))
+    return "\n".join(lines) + "\n"
+
+
+def main(words):
+    if words[:1] == ["doc"]:
+        if words[1:] != ["--check"]:
+            DOC.write_text(doc())
+            return 0
+        wrong = [] if DOC.exists() and DOC.read_text() == doc() else [f"{DOC} is not what {TABLE} says; run {__file__} doc"]
+        wrong += [f"{test}: no such test" for p in read_table().values() for _, test in p["quirk"] if not (TOP / test).exists()]
+    elif words[:1] == ["version"] and len(words) == 3:
+        want = read_table()[words[1]]["version"]
+        good = re.search(rf"\b{re.escape(want)}\b", words[2])
+        wrong = [] if good else [f"the table is about {want}, here is {words[2]}"]
+    elif words[:1] == ["said"] and len(words) > 2:
+        wrong = check_said(words[1], words[2:])
+    else:
+        sys.exit(__doc__)
+    if wrong:
+        print("\n".join(wrong))
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
