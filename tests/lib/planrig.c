@@ -293,3 +293,25 @@ const char *planrig_error(struct planrig *rig, uint32_t *kind)
 		*kind = e.kind;
 	return e.text;
 }
+
+bool planrig_says(const struct planrig *rig, const char *text)
+{
+	return strstr(rig->text, text);
+}
+
+bool planrig_in_order(const struct planrig *rig, const char *first, const char *second)
+{
+	const char *a = strstr(rig->text, first), *b = strstr(rig->text, second);
+
+	return a && b && a < b;
+}
+
+void planrig_expect(struct planrig *rig, uint32_t kind, const char *part)
+{
+	uint32_t is;
+	const char *text = planrig_error(rig, &is);
+
+	CHECK_EQ(is, kind);
+	CHECK_HAS(text, part);
+	CHECK_HAS(text, "test:peer");
+}

@@ -55,6 +55,11 @@ int planrig_run(struct planrig *rig, enum lv_plan_kind kind);
 void planrig_connect(struct planrig *rig);
 /* Compares all text so far with tests/golden/NAME.txt, whose lines beginning with # do not count. */
 void planrig_golden(struct planrig *rig, const char *name);
+/* Whether the text so far has a part; one part before the first time of another. */
+bool planrig_says(const struct planrig *rig, const char *text);
+bool planrig_in_order(const struct planrig *rig, const char *first, const char *second);
+/* The error recorded has this kind, names the peer and contains a part. */
+void planrig_expect(struct planrig *rig, uint32_t kind, const char *part);
 const char *planrig_error(struct planrig *rig, uint32_t *kind);
 
 #endif
