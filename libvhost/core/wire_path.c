@@ -25,11 +25,14 @@ static int fill_address(struct sockaddr_un *addr, const char *path)
 	return 0;
 }
 
-static int is_socket(const char *path)
+/* The kernel says "refused" for a file that is no socket at all. One look: the file may be replaced meanwhile. */
+static int why_refused(const char *path)
 {
 	struct stat st;
 
-	return !stat(path, &st) && S_ISSOCK(st.st_mode);
+	if (stat(path, &st))
+		return errno == ENOENT ? -ENOENT : -ECONNREFUSED;
+	return S_ISSOCK(st.st_mode) ? -ECONNREFUSED : -ENOTSOCK;
 }
 
 int lv_wire_connect(const char *path)
@@ -48,10 +51,7 @@ int lv_wire_connect(const char *path)
 	while (rc < 0 && errno == EINTR);
 	if (!rc || errno == EISCONN)
 		return sock;
-	rc = -errno;
-	/* the kernel says "refused" for a file that is no socket at all */
-	if (rc == -ECONNREFUSED && !is_socket(path))
-		rc = access(path, F_OK) ? -ENOENT : -ENOTSOCK;
+	rc = errno == ECONNREFUSED ? why_refused(path) : -errno;
 	close(sock);
 	return rc;
 }

@@ -28,6 +28,7 @@ struct libvhost_transport *lv_transport_alloc(struct libvhost_ctx *ctx)
 		return NULL;
 	}
 	t->ctx = lv_ctx_ref(ctx);
+	t->look_at = UINT64_MAX;
 	t->watch.epoll_fd = t->watch.timer_fd = -1;
 	lv_errslot_init(&t->err);
 	lv_recorder_init(&t->recorder);
@@ -248,4 +249,13 @@ int lv_transport_reopen(struct libvhost_transport *t)
 	t->broken = rc < 0;
 	lv_transport_leave(t);
 	return rc;
+}
+
+bool lv_transport_appeared(struct libvhost_transport *t)
+{
+	struct pollfd fds[LV_TRANSPORT_POLLFDS];
+
+	if (t->appeared)
+		return t->appeared(t->self);
+	return lv_transport_pollfds(t, fds, LV_TRANSPORT_POLLFDS) > 1;
 }

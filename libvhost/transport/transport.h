@@ -55,8 +55,12 @@ struct libvhost_transport {
 	atomic_int inside;	 /* a thread is in the object: others, and its own callbacks, get -EBUSY */
 	_Atomic pthread_t owner; /* that thread */
 	atomic_int cancelled;
-	int cancel_fd;	      /* eventfd in every wait of this transport */
-	bool broken;	      /* connection is gone: -ENOTCONN until reopened */
+	int cancel_fd; /* eventfd in every wait of this transport */
+	bool broken;   /* connection is gone: -ENOTCONN until reopened */
+	/* While the connection is gone: whether the peer may have come since the last attempt to open; bounded by
+	 * itself. NULL: whenever one of its descriptors says so. Set by the built-in kinds. */
+	bool (*appeared)(void *self);
+	uint64_t look_at;     /* when to ask that although no descriptor is ready; UINT64_MAX = not */
 	uint32_t answers_due; /* some answers of the program are there, so many are still on their way */
 	/* result of the last wait, consumed by the next progress */
 	struct pollfd ready[LV_TRANSPORT_POLLFDS];
@@ -82,6 +86,8 @@ void lv_transport_polled(struct libvhost_transport *t, const struct pollfd *fds,
 /* Drops the connection / opens it again (non-blocking step: -EAGAIN = the peer is not there yet). -EBUSY inside. */
 void lv_transport_close(struct libvhost_transport *t);
 int lv_transport_reopen(struct libvhost_transport *t);
+/* Whether reopening is worth a try before the caller's pause is over. */
+bool lv_transport_appeared(struct libvhost_transport *t);
 void lv_transport_set_client(struct libvhost_transport *t, const struct lv_transport_client *client);
 
 /* Like libvhost_transport_open(), but does not connect: the object is broken until lv_transport_reopen() succeeds. */

@@ -11,9 +11,10 @@
 #include <unistd.h>
 
 #define IN_BYTES	 16384u
-#define RETRY_FIRST_NS	 50000u
+#define RETRY_FIRST_NS	 50000u /* when nothing else says that the peer is there */
 #define RETRY_LONGEST_NS 10000000u
-#define USER_MAX_REGIONS 8u /* entries of SET_MEM_TABLE, vhost-user specification "Memory region table" */
+#define WATCHED_PAUSE_NS 500000000u /* when something does */
+#define USER_MAX_REGIONS 8u	    /* entries of SET_MEM_TABLE, vhost-user specification "Memory region table" */
 
 void lv_user_close_fd(struct lv_user *u, int *fd)
 {
@@ -210,8 +211,10 @@ static uint32_t user_pollfds(void *self, struct libvhost_pollfd *fds, uint32_t c
 	uint32_t n = 0;
 
 	if (u->sock < 0) {
-		if (u->listener >= 0 && n < cap)
-			fds[n++] = (struct libvhost_pollfd){u->listener, POLLIN};
+		const int fd = lv_user_watch_polls(u) ? u->watch.fd : u->listener;
+
+		if (fd >= 0 && n < cap)
+			fds[n++] = (struct libvhost_pollfd){fd, POLLIN};
 		return n;
 	}
 	if (n < cap) {
@@ -243,14 +246,6 @@ static int user_query(void *self, struct libvhost_transport_caps *caps)
 	return 0;
 }
 
-/* One attempt. */
-static int reach(struct lv_user *u)
-{
-	if (!u->path[0])
-		return -ENOTSUP;
-	return u->listens ? lv_wire_accept(u->listener) : lv_wire_connect(u->path);
-}
-
 static void begin_session(struct lv_user *u, int sock)
 {
 	lv_user_disconnect(u);
@@ -259,24 +254,48 @@ static void begin_session(struct lv_user *u, int sock)
 	u->t->broken = false;
 }
 
+/* One attempt: 0 = connected. */
+static int reach(struct lv_user *u)
+{
+	int sock;
+
+	if (!u->path[0])
+		return -ENOTSUP;
+	lv_user_watch_before(u);
+	sock = u->listens ? lv_wire_accept(u->listener) : lv_wire_connect(u->path);
+	if (sock < 0) {
+		lv_user_watch_missed(u, sock);
+		return sock;
+	}
+	lv_user_watch_reached(u);
+	begin_session(u, sock);
+	return 0;
+}
+
 static int user_reopen(void *self)
 {
 	struct lv_user *u = self;
-	const int sock = reach(u);
+	const int rc = reach(u);
 
-	if (sock >= 0) {
-		begin_session(u, sock);
+	if (!rc)
 		return 0;
-	}
-	if (sock == -ENOENT || sock == -ECONNREFUSED || sock == -EWOULDBLOCK)
+	if (rc == -ENOENT || rc == -ECONNREFUSED || rc == -EWOULDBLOCK)
 		return lv_fail(&u->t->err, -EAGAIN, LIBVHOST_EK_CONNECT, "%s: the peer is not there yet (%s)",
-			       u->t->peer, lv_errno_name(-sock));
-	return lv_fail_sys(&u->t->err, -sock, "%s: reconnect: %s", u->t->peer, lv_errno_name(-sock));
+			       u->t->peer, lv_errno_name(-rc));
+	return lv_fail_sys(&u->t->err, -rc, "%s: reconnect: %s", u->t->peer, lv_errno_name(-rc));
+}
+
+static bool user_appeared(void *self)
+{
+	struct lv_user *u = self;
+
+	return u->listens || lv_user_watch_news(u);
 }
 
 static void user_close(void *self)
 {
 	lv_user_disconnect(self);
+	lv_user_watch_close(self);
 }
 
 static void user_destroy(void *self)
@@ -325,25 +344,36 @@ static int cannot_connect(struct lv_user *u, int code, bool waited)
 		       "%s: cannot connect: %s%s", u->t->peer, lv_errno_name(-code), hint);
 }
 
-/* Tries until the deadline where trying again can help, with growing pauses. */
+/* How long at most until the next attempt, when nothing says that it is worth while. */
+static uint64_t longest_pause(const struct lv_user *u, int rc, uint64_t last)
+{
+	if (u->listens || (u->watch.fd >= 0 && rc != -EWOULDBLOCK))
+		return WATCHED_PAUSE_NS;
+	if (!last)
+		return RETRY_FIRST_NS;
+	return last * 2 < RETRY_LONGEST_NS ? last * 2 : RETRY_LONGEST_NS;
+}
+
+/* Tries until the deadline where trying again can help. */
 static int first_connection(struct lv_user *u, bool wait, uint64_t deadline)
 {
-	long pause = RETRY_FIRST_NS;
-	int sock;
+	uint64_t pause = 0, next;
 
 	for (;;) {
-		bool again;
+		const int rc = reach(u);
+		const bool again = rc == -EWOULDBLOCK || (wait && (rc == -ENOENT || rc == -ECONNREFUSED));
 
-		sock = reach(u);
-		if (sock >= 0) {
-			begin_session(u, sock);
+		if (!rc)
 			return 0;
-		}
-		again = sock == -EWOULDBLOCK || (wait && (sock == -ENOENT || sock == -ECONNREFUSED));
 		if (!again || lv_now(u->t->ctx) >= deadline)
-			return cannot_connect(u, sock, again);
-		nanosleep(&(struct timespec){.tv_nsec = pause}, NULL);
-		pause = pause * 2 > (long)RETRY_LONGEST_NS ? (long)RETRY_LONGEST_NS : pause * 2;
+			return cannot_connect(u, rc, again);
+		pause = longest_pause(u, rc, pause);
+		next = lv_now(u->t->ctx) + pause;
+		if (next > deadline)
+			next = deadline;
+		do
+			lv_user_watch_wait(u, next);
+		while (lv_now(u->t->ctx) < next && !user_appeared(u));
 	}
 }
 
@@ -394,6 +424,7 @@ static struct lv_user *new_user(struct libvhost_transport *t)
 	u->t = t;
 	u->sock = u->listener = u->kept_end = u->offered_end = -1;
 	lv_user_channel_init(&u->chan);
+	lv_user_watch_init(&u->watch);
 	t->self = u;
 	t->ops = user_ops;
 	return u;
@@ -425,6 +456,8 @@ int lv_user_place(struct libvhost_transport *t, const char *uri)
 	if (!path[0])
 		return cannot_connect(u, -EINVAL, false);
 	strcpy(u->path, path);
+	if (!u->listens)
+		t->appeared = user_appeared;
 	return 0;
 }
 

@@ -64,6 +64,22 @@ struct lv_user_channel {
 	struct libvhost_req req;
 };
 
+/* Which file lay at the path; all zero = none. */
+struct lv_user_file {
+	uint64_t dev, ino;
+	int64_t seconds, ns; /* of its last change */
+};
+
+/* Waiting for a socket to appear: see user_watch.c. */
+struct lv_user_watch {
+	int fd;	      /* inotify on the socket's folder, -1 = not waiting, or not possible */
+	bool refused; /* not possible, as far as the last attempt knows */
+	bool quiet;   /* nothing had happened when it was last read */
+	uint64_t looked;
+	struct lv_user_file now, tried;		  /* at the attempt under way, at the last one */
+	uint64_t quick_at, quick_until, quick_ns; /* for a socket that does not listen yet */
+};
+
 struct lv_user {
 	struct libvhost_transport *t;
 	char path[LV_USER_PATH];
@@ -77,6 +93,7 @@ struct lv_user {
 	uint32_t nowed;
 	struct lv_wire_in in;
 	struct lv_user_channel chan;
+	struct lv_user_watch watch;
 };
 
 /* user.c: closes the connection, both channels and everything that belonged to it; the listener stays. */
@@ -92,6 +109,20 @@ int lv_user_place(struct libvhost_transport *t, const char *uri);
 /* Begins to listen at the path, or takes over a socket that does. */
 int lv_user_listen(struct lv_user *u);
 void lv_user_take_listener(struct lv_user *u, int fd);
+
+/* user_watch.c */
+void lv_user_watch_init(struct lv_user_watch *w);
+void lv_user_watch_close(struct lv_user *u);
+/* Around each attempt to connect: before it, and how it ended. */
+void lv_user_watch_before(struct lv_user *u);
+void lv_user_watch_reached(struct lv_user *u);
+void lv_user_watch_missed(struct lv_user *u, int rc);
+/* Whether it is worth trying again at once. */
+bool lv_user_watch_news(struct lv_user *u);
+/* Whether watch.fd belongs into a wait at present; if not, t->look_at says when it will. */
+bool lv_user_watch_polls(const struct lv_user *u);
+/* Blocks until there may be news, and no longer than until. */
+void lv_user_watch_wait(struct lv_user *u, uint64_t until);
 
 /* user_compile.c */
 int lv_user_compile(struct lv_user *u, struct libvhost_req *reqs, uint32_t count);
