@@ -293,8 +293,11 @@ struct libvhost_reconnect_policy {
 };
 
 /**
- * Says how the device reconnects by itself from dispatch, also while it does; LIBVHOST_DEV_AUTO_RECONNECT is this with
- * all zero. A socket file that appears is noticed at once (inotify) and shortens a pause, down to the jitter's part.
+ * Says how the device reconnects by itself from dispatch, also while it does: a change takes effect at once, NONE ends
+ * it (state DISCONNECTED). A device that is DISCONNECTED already stays so. LIBVHOST_DEV_AUTO_RECONNECT is this with all
+ * zero (or NULL); without it the policy begins as NONE. A socket file that appears is noticed at once (inotify) and
+ * shortens the pause to the jitter's part of first_ms; an attempt that a notice caused and that nobody answered is not
+ * one of .attempts.
  * @return 0; -EINVAL; -E2BIG; -ENOTSUP (a transport that cannot be opened again). Since 0.1.
  */
 LIBVHOST_API int libvhost_dev_set_reconnect(struct libvhost_dev *dev, const struct libvhost_reconnect_policy *policy);

@@ -103,6 +103,7 @@ struct libvhost_dev *lv_dev_new(struct libvhost_ctx *ctx, const struct libvhost_
 	if (dev->fds)
 		memset(dev->fds, 0xff, o->num_queues * sizeof(*dev->fds)); /* -1 everywhere */
 	dev->wake_fd = lv_eventfd();
+	lv_backoff_init(dev);
 	if (dev->rec && dev->fds && dev->err_ours && dev->bound && dev->parts) {
 		dev->rec->config_size = o->config_size;
 		return dev;

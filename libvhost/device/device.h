@@ -17,13 +17,11 @@
 #include "device/share.h"
 #include "transport/transport.h"
 
-#define LV_MAX_PARTS	  64u
-#define LV_POLL_MAX	  (LV_MAX_PARTS * LV_TRANSPORT_POLLFDS + LIBVHOST_MAX_QUEUES + 1u)
-#define LV_EVENTS	  64u
-#define LV_EVENTS_PAUSE	  48u /* above it no back-end request is read: the rest is for the library's own reports */
-#define LV_NEWS		  3u  /* kinds of events that a queue has once at most */
-#define LV_BACKOFF_MIN_MS 100u
-#define LV_BACKOFF_MAX_MS 5000u
+#define LV_MAX_PARTS	64u
+#define LV_POLL_MAX	(LV_MAX_PARTS * LV_TRANSPORT_POLLFDS + LIBVHOST_MAX_QUEUES + 1u)
+#define LV_EVENTS	64u
+#define LV_EVENTS_PAUSE 48u /* above it no back-end request is read: the rest is for the library's own reports */
+#define LV_NEWS		3u  /* kinds of events that a queue has once at most */
 
 enum lv_op_kind {
 	LV_OP_NONE = 0,
@@ -57,7 +55,8 @@ struct lv_part {
 	struct lv_plan plan;
 	struct lv_program prog;
 	struct lv_sent sent;
-	bool open;		 /* while the device connects: this part is there */
+	bool open; /* while the device connects: this part is there */
+	bool deaf; /* its last attempt broke, yet its descriptors would ask for another at once: the clock says when */
 	uint32_t poll_at, polls; /* its share of the last collected wait */
 };
 
@@ -80,8 +79,6 @@ struct lv_operation {
 	int result;	/* what the caller gets */
 	atomic_int cancelled;
 	uint64_t deadline;
-	uint64_t retry_at; /* next attempt to connect */
-	uint32_t backoff_ms;
 	struct lv_record *work;
 	struct lv_snapshot *mem;
 	int inflight_fd; /* what GET_INFLIGHT_FD brought, -1 = nothing, and the bytes of that file, 0 = it is none */
@@ -104,6 +101,18 @@ struct lv_events {
 	/* What repeats is a flag that stays until it is taken: never lost, however many queues there are. */
 	bool config;
 	uint64_t queues[LV_NEWS][LIBVHOST_MAX_QUEUES / 64];
+};
+
+/* When to try to connect, and what is reported about it. */
+struct lv_backoff {
+	struct libvhost_reconnect_policy policy; /* no defaults left in it. Under the lock */
+	bool changed;				 /* it did, and a pause is to be reckoned anew. Under the lock */
+	uint64_t random;
+	uint32_t attempts;	      /* of this reconnect */
+	uint64_t since;		      /* begin of the pause */
+	uint64_t retry_at;	      /* its end */
+	uint64_t spread_to;	      /* something new was noticed: not before this, UINT64_MAX = nothing was */
+	uint64_t lost_at, reached_at; /* the old peer's end, the new one's first sign */
 };
 
 struct libvhost_dev {
@@ -134,6 +143,7 @@ struct libvhost_dev {
 	struct lv_operation op;
 	struct lv_inflight_file inflight;
 	struct lv_config_irq config_irq;
+	struct lv_backoff backoff;
 	bool ack_all_next;   /* the last failure could not be attributed to a request */
 	uint32_t ack_policy; /* of the transports at present */
 	bool mem_unknown;    /* the peer holds a mixture of memory regions: only a new connection helps */
@@ -333,6 +343,26 @@ bool lv_reconnect_stop(struct libvhost_dev *dev, int *result);
 bool lv_reconnect_possible(const struct libvhost_dev *dev);
 /* Takes an automatic reconnect out of the way; false: the call goes on. */
 bool lv_reconnect_yield(struct libvhost_dev *dev, int *result);
+
+/* ---- backoff.c ---- */
+
+void lv_backoff_init(struct libvhost_dev *dev);
+/* An operation begins to connect. */
+void lv_backoff_begin(struct libvhost_dev *dev);
+/* The pause begins that follows the attempts so far. */
+void lv_backoff_pause(struct libvhost_dev *dev);
+/* A change of the policy comes into force. */
+void lv_backoff_update(struct libvhost_dev *dev);
+/* Whether to try now; noticed: something new was seen. counts: the attempt is one of those that are limited. */
+bool lv_backoff_due(struct libvhost_dev *dev, bool noticed, bool *counts);
+/* When to look again. */
+uint64_t lv_backoff_next(const struct libvhost_dev *dev);
+/* Whether an automatic reconnect may try once more. */
+bool lv_backoff_left(struct libvhost_dev *dev);
+/* Whether the device comes back by itself. */
+bool lv_backoff_automatic(struct libvhost_dev *dev);
+/* RECONNECTED, with how long it took. */
+void lv_backoff_report(const struct libvhost_dev *dev, struct libvhost_event *e);
 
 /* ---- memory_client.c ---- */
 

@@ -21,7 +21,7 @@ uint32_t lv_dev_collect(struct libvhost_dev *dev, struct lv_wait *w, bool err)
 		struct lv_part *part = &dev->parts[i];
 
 		part->poll_at = n;
-		part->polls = lv_transport_pollfds(part->t, w->fds + n, LV_TRANSPORT_POLLFDS);
+		part->polls = part->deaf ? 0 : lv_transport_pollfds(part->t, w->fds + n, LV_TRANSPORT_POLLFDS);
 		n += part->polls;
 	}
 	w->first_err = n;
@@ -54,7 +54,12 @@ uint64_t lv_dev_due(struct libvhost_dev *dev)
 
 	if (op->kind == LV_OP_NONE)
 		return dev->state == LIBVHOST_DEV_RECONNECTING ? 0 : UINT64_MAX;
-	return op->opening && op->retry_at < op->deadline ? op->retry_at : op->deadline;
+	if (op->opening) {
+		const uint64_t next = lv_backoff_next(dev);
+
+		return next < op->deadline ? next : op->deadline;
+	}
+	return op->deadline;
 }
 
 void lv_dev_wake(struct libvhost_dev *dev)

@@ -1,18 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
 /*
- * Coming back: the transports are opened again and the record is replayed. By policy (AUTO_RECONNECT) the attempts go
- * on for ever, 100 ms to 5 s apart, until one succeeds, the peer turns out to offer less, or somebody cancels; an
- * explicit call tries until its deadline. Rings continue at the used index: what the dead peer had taken and not
- * completed is offered to the new one again.
+ * Coming back: the transports are opened again and the record is replayed. By policy the attempts go on, with the
+ * pauses of backoff.c, until one succeeds, the peer turns out to offer less, the policy says enough, or somebody
+ * cancels; an explicit call tries until its deadline. Rings continue at the used index: what the dead peer had taken
+ * and not completed is offered to the new one again.
  */
 #include "device/device.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include "device/features.h"
-
-#define QUICK_MIN_MS 1u /* explicit reconnect and init: somebody waits */
-#define QUICK_MAX_MS 50u
 
 bool lv_reconnect_possible(const struct libvhost_dev *dev)
 {
@@ -22,15 +19,6 @@ bool lv_reconnect_possible(const struct libvhost_dev *dev)
 	return true;
 }
 
-static void schedule(struct libvhost_dev *dev)
-{
-	struct lv_operation *op = &dev->op;
-	const uint32_t max = op->automatic ? LV_BACKOFF_MAX_MS : QUICK_MAX_MS;
-
-	op->retry_at = lv_now(dev->ctx) + op->backoff_ms * LV_NS_PER_MS;
-	op->backoff_ms = op->backoff_ms * 2 < max ? op->backoff_ms * 2 : max;
-}
-
 void lv_reconnect_begin(struct libvhost_dev *dev, bool automatic)
 {
 	struct lv_operation *op = &dev->op;
@@ -38,22 +26,24 @@ void lv_reconnect_begin(struct libvhost_dev *dev, bool automatic)
 	pthread_mutex_lock(&dev->lock);
 	op->automatic = automatic;
 	op->opening = true;
-	op->retry_at = lv_now(dev->ctx);
-	op->backoff_ms = automatic ? LV_BACKOFF_MIN_MS : QUICK_MIN_MS;
 	for (uint32_t i = 0; i < dev->num_parts; i++)
-		dev->parts[i].open = false;
+		dev->parts[i].open = dev->parts[i].deaf = false;
 	pthread_mutex_unlock(&dev->lock);
+	lv_backoff_begin(dev);
 }
 
-/* A part with descriptors of its own while closed listens for the peer: it says when, not the clock. */
-static bool listens(struct libvhost_dev *dev)
+/* A new socket, somebody at the listener: no need to wait for the clock. */
+static bool noticed(struct libvhost_dev *dev)
 {
-	struct pollfd fds[LV_TRANSPORT_POLLFDS];
+	bool any = false;
 
-	for (uint32_t i = 0; i < dev->num_parts; i++)
-		if (lv_transport_pollfds(dev->parts[i].t, fds, LV_TRANSPORT_POLLFDS) > 1)
-			return true;
-	return false;
+	for (uint32_t i = 0; i < dev->num_parts; i++) {
+		const struct lv_part *part = &dev->parts[i];
+
+		if (!part->open && !part->deaf && lv_transport_appeared(part->t))
+			any = true;
+	}
+	return any;
 }
 
 static int reopen_failed(struct libvhost_dev *dev, struct lv_part *part, int r)
@@ -72,6 +62,7 @@ static int open_parts(struct libvhost_dev *dev)
 		if (part->open)
 			continue;
 		r = lv_transport_reopen(part->t);
+		part->deaf = r < 0 && r != -EAGAIN && !part->t->appeared;
 		if (r < 0)
 			return r == -EAGAIN ? r : reopen_failed(dev, part, r);
 		part->open = true;
@@ -103,24 +94,44 @@ static int begin_replay(struct libvhost_dev *dev)
 	return 1;
 }
 
+/* The policy allows no further attempt, or no longer any. */
+static int gave_up(struct libvhost_dev *dev)
+{
+	struct libvhost_error last = {.size = sizeof(last)};
+
+	if (!lv_backoff_automatic(dev))
+		return lv_fail(&dev->err, -ECANCELED, LIBVHOST_EK_CANCELLED,
+			       "reconnecting was turned off by libvhost_dev_set_reconnect()");
+	(void)lv_errslot_read(&dev->err, &last);
+	return lv_fail(&dev->err, -ETIMEDOUT, LIBVHOST_EK_TIMEOUT, "gave up after %u attempts: %s",
+		       dev->backoff.attempts, last.text);
+}
+
 int lv_reconnect_step(struct libvhost_dev *dev)
 {
 	struct lv_operation *op = &dev->op;
+	bool counts;
 	int r;
 
 	if (atomic_load(&op->cancelled))
 		return lv_fail(&dev->err, -ECANCELED, LIBVHOST_EK_CANCELLED, "connecting was cancelled");
 	if (!op->automatic && lv_now(dev->ctx) >= op->deadline)
 		return op->result ? op->result : too_late(dev);
-	if (lv_now(dev->ctx) < op->retry_at && !listens(dev))
+	lv_backoff_update(dev);
+	if (op->automatic && !lv_backoff_left(dev))
+		return gave_up(dev);
+	if (!lv_backoff_due(dev, noticed(dev), &counts))
 		return 0;
+	dev->backoff.reached_at = lv_now(dev->ctx);
 	r = open_parts(dev);
+	dev->backoff.attempts += counts || !r;
 	if (!r)
 		return begin_replay(dev);
 	if (!op->automatic && !(op->patient && r == -EAGAIN))
 		return r;
-	schedule(dev);
-	return 0;
+	if (counts)
+		lv_backoff_pause(dev);
+	return op->automatic && !lv_backoff_left(dev) ? gave_up(dev) : 0;
 }
 
 static void report_reconnected(struct libvhost_dev *dev)
@@ -128,6 +139,7 @@ static void report_reconnected(struct libvhost_dev *dev)
 	struct libvhost_event e = {.type = LIBVHOST_EVENT_RECONNECTED, .queue = LIBVHOST_NONE};
 	static const char *const names[] = {"none", "in-order", "inflight"};
 
+	lv_backoff_report(dev, &e);
 	e.value[0] = lv_inflight_guarantee(dev->rec);
 	snprintf(e.text, sizeof(e.text), "replayed to a new peer, guarantee: %s", names[e.value[0]]);
 	lv_event_push(dev, &e);
@@ -154,11 +166,11 @@ static void came_back(struct libvhost_dev *dev)
 static void wait_again(struct libvhost_dev *dev)
 {
 	for (uint32_t i = 0; i < dev->num_parts; i++)
-		dev->parts[i].open = false;
+		dev->parts[i].open = dev->parts[i].deaf = false;
 	dev->op.opening = true;
 	if (dev->op.automatic)
 		dev->op.deadline = UINT64_MAX; /* the one of the replay is over, and would be due for ever */
-	schedule(dev);
+	lv_backoff_pause(dev);
 }
 
 /* A killed peer's socket still accepts for a moment: being hung up on is no answer yet. */
@@ -167,7 +179,7 @@ static bool tries_again(struct libvhost_dev *dev, int r)
 	const struct lv_operation *op = &dev->op;
 
 	if (op->automatic)
-		return r != -ENOTSUP && r != -ECANCELED;
+		return r != -ENOTSUP && r != -ECANCELED && lv_backoff_left(dev);
 	return (r == -ECONNRESET || r == -EPIPE) && lv_now(dev->ctx) < op->deadline;
 }
 
@@ -186,8 +198,10 @@ static int replay_ended(struct libvhost_dev *dev, int r)
 		wait_again(dev);
 		return 1;
 	}
+	if (op->automatic && r != -ENOTSUP && r != -ECANCELED && r != -ETIMEDOUT)
+		op->result = r = gave_up(dev);
 	lv_dev_set_state(dev, LIBVHOST_DEV_DISCONNECTED);
-	if (op->automatic && r == -ENOTSUP)
+	if (op->automatic && r != -ECANCELED)
 		lv_dev_report(dev, LIBVHOST_EVENT_DISCONNECTED, r);
 	return 0;
 }
@@ -214,6 +228,8 @@ int libvhost_dev_reconnect(struct libvhost_dev *dev, const struct libvhost_call_
 				      lv_fail(&dev->err, -ENOTSUP, LIBVHOST_EK_UNSUPPORTED,
 					      "reconnect: this transport cannot be opened again; make a new device"));
 	runs = lv_dev_was_running(dev);
+	if (dev->state != LIBVHOST_DEV_DISCONNECTED)
+		dev->backoff.lost_at = lv_now(dev->ctx);
 	lv_dev_close(dev);
 	lv_dev_stopped_here(dev);
 	pthread_mutex_lock(&dev->lock);

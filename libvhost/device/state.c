@@ -117,8 +117,9 @@ void lv_dev_stopped_here(struct libvhost_dev *dev)
 void lv_dev_disconnected(struct libvhost_dev *dev, int why)
 {
 	const bool again = lv_dev_was_running(dev);
-	const bool automatic = dev->opts.flags & LIBVHOST_DEV_AUTO_RECONNECT && lv_reconnect_possible(dev);
+	const bool automatic = lv_backoff_automatic(dev);
 
+	dev->backoff.lost_at = lv_now(dev->ctx);
 	lv_dev_close(dev);
 	lv_dev_stopped_here(dev);
 	pthread_mutex_lock(&dev->lock);

@@ -47,6 +47,9 @@ static int fake_open(void *self)
 {
 	struct fake *f = self;
 
+	f->tries++;
+	if (f->open_error)
+		return f->open_error;
 	if (f->away)
 		return -EAGAIN;
 	f->opens++;

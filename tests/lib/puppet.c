@@ -425,7 +425,7 @@ void puppet_pair(struct puppet *p)
 	fresh_session(p);
 }
 
-static void run_thread(struct puppet *p)
+void puppet_run(struct puppet *p)
 {
 	p->threaded = true;
 	CHECK_EQ(pthread_create(&p->thread, NULL, serve, p), 0);
@@ -434,7 +434,7 @@ static void run_thread(struct puppet *p)
 void puppet_start(struct puppet *p)
 {
 	puppet_pair(p);
-	run_thread(p);
+	puppet_run(p);
 }
 
 void puppet_listen(struct puppet *p, const char *path)
@@ -442,7 +442,7 @@ void puppet_listen(struct puppet *p, const char *path)
 	snprintf(p->path, sizeof(p->path), "%s", path);
 	p->listener = lv_wire_listen(path, 4);
 	CHECK(p->listener >= 0);
-	run_thread(p);
+	puppet_run(p);
 }
 
 int puppet_front(struct puppet *p)

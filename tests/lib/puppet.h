@@ -104,6 +104,8 @@ void puppet_pair(struct puppet *p);
 void puppet_start(struct puppet *p);
 /* Listens at path and serves one connection after the other; every session begins with fresh state. */
 void puppet_listen(struct puppet *p, const char *path);
+/* The thread alone, for a p->listener or p->sock that the test made. */
+void puppet_run(struct puppet *p);
 /* The end for the library, owned by the puppet until taken: the library duplicates it, then call puppet_give_front. */
 int puppet_front(struct puppet *p);
 /* Closes our copy of the front end, so that each side sees the other hang up. */
