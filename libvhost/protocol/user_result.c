@@ -213,12 +213,21 @@ static int take_shmem(const struct reply *r)
 	return 0;
 }
 
-/* Nothing, an acknowledgement, or the request's own payload, depending on the peer's family. */
+/*
+ * Nothing, an acknowledgement, or the request's own payload, depending on the peer's family. The 8 bytes of QEMU's
+ * libvhost-user are the first half of the payload: the size that was sent.
+ */
 static int take_log(const struct reply *r)
 {
+	uint64_t word;
+
 	switch (r->msg->hdr.size) {
-	case 8:
-		return take_ack(r);
+	case sizeof(word):
+		memcpy(&word, r->msg->payload, sizeof(word));
+		if (word != r->req->arg.log.size)
+			return take_ack(r);
+		r->req->result[0] = 0;
+		return 0;
 	case 0:
 	case sizeof(struct lv_wire_log):
 		r->req->result[0] = 0;

@@ -178,6 +178,8 @@ static int answer(uint32_t op, const char *text, uint32_t nfds, struct libvhost_
 		req->arg.config = (struct libvhost_req_config){.offset = 8, .size = 4};
 	if (op == LIBVHOST_OP_SET_VRING_ENABLE)
 		req->index = 0;
+	if (op == LIBVHOST_OP_SET_LOG_BASE)
+		req->arg.log.size = 0x10000;
 	CHECK(block);
 	memcpy(block, wire, len);
 	r = lv_user_decode_reply(req, &m, true, &session, &why);
@@ -240,6 +242,8 @@ TEST(protocol_hostile, variants_in_the_field_are_accepted)
 	CHECK_EQ(ANSWER(SET_LOG_BASE, "06000000 05000000 08000000 00*8", 0), 0);
 	CHECK_EQ(ANSWER(SET_LOG_BASE, "06000000 05000000 10000000 ff*16", 0), 0);
 	CHECK_EQ(ANSWER(SET_LOG_BASE, "06000000 05000000 08000000 0100000000000000", 0), -EIO);
+	/* libvhost-user answers with the size that it was sent */
+	CHECK_EQ(ANSWER(SET_LOG_BASE, "06000000 05000000 08000000 0000010000000000", 0), 0);
 	CHECK_EQ(ANSWER(GET_INFLIGHT_FD, "1f000000 05000000 14000000 0010000000000000 00*8 0100 8000", 1), 0);
 	CHECK_EQ(req.result[0], 0x1000);
 	CHECK_EQ(ANSWER(GET_SHARED_OBJECT, "29000000 05000000 10000000 00*16", 1), 0);
