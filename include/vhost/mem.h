@@ -66,8 +66,9 @@ LIBVHOST_API int libvhost_mem_abort(struct libvhost_mem *mem);
  * it returns, removed regions are no longer used by any device that is not LOST: end such a device (stop, reset,
  * cleanup) before the memory is used for something else.
  * @return 0, also when devices were lost; -EINVAL (no transaction, timeout above 3600000); -ENOSPC (a device's table is
- * too small: nothing was changed, the transaction stays open); -ENOTSUP (a device needs descriptors: likewise); -EBUSY
- * (a device runs another operation, or a commit runs: likewise); -ENOMEM (likewise). Since 0.1.
+ * too small: nothing was changed, the transaction stays open); -ENOTSUP (a device needs descriptors: likewise); -ERANGE
+ * (a region lies outside the addresses that a vDPA device can use: likewise); -EBUSY (a device runs another operation,
+ * or a commit runs: likewise); -ENOMEM, -ENOSPC (also: no memory for a larger dirty log: likewise). Since 0.1.
  */
 LIBVHOST_API int libvhost_mem_commit(struct libvhost_mem *mem, uint32_t timeout_ms, uint32_t *lost);
 
@@ -96,7 +97,7 @@ LIBVHOST_API int libvhost_mem_translate(struct libvhost_mem *mem, uint64_t gpa, 
  * its start on. What the host itself writes it tells libvhost_mem_log_mark().
  * @param lost  as commit
  * @return 0, also when devices were lost; -EALREADY (logs); -ENOTSUP (a device cannot log: the text is its migration
- * blocker; nothing was changed); -EBUSY; -EMFILE; -ENOMEM; -EINVAL. Since 0.1.
+ * blocker; nothing was changed); -EBUSY; -EMFILE; -ENOMEM; -ENOSPC; -EINVAL. Since 0.1.
  */
 LIBVHOST_API int libvhost_mem_log_start(struct libvhost_mem *mem, uint32_t timeout_ms, uint32_t *lost);
 
@@ -123,9 +124,10 @@ struct libvhost_dirty_range {
 };
 
 /**
- * The same as ranges, ascending, neighbours joined. Begin with *cursor 0 and call until *count comes back 0.
- * @param count  in: room; out: stored
- * @return 0; -EINVAL. Since 0.1.
+ * The same for the whole map as ranges, ascending, neighbours joined. Begin with *cursor 0 and call until *count comes
+ * back 0.
+ * @param count  in: room, at least 1; out: stored
+ * @return 0; -EINVAL (also: does not log). Since 0.1.
  */
 LIBVHOST_API int libvhost_mem_log_ranges(struct libvhost_mem *mem, uint64_t *cursor,
 					 struct libvhost_dirty_range *ranges, uint32_t *count);

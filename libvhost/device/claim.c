@@ -139,18 +139,22 @@ void lv_dev_end_op(struct libvhost_dev *dev)
 	struct lv_operation *op = &dev->op;
 	struct lv_record *work;
 	struct lv_snapshot *mem;
+	struct lv_log *log;
 
 	pthread_mutex_lock(&dev->lock);
 	work = op->work;
 	mem = op->mem;
+	log = op->log;
 	op->work = NULL;
 	op->mem = NULL;
 	lv_fd_close(op->inflight_fd);
 	op->inflight_fd = -1;
+	op->log = NULL;
 	op->kind = LV_OP_NONE;
 	pthread_mutex_unlock(&dev->lock);
 	free(work);
 	lv_snapshot_put(mem);
+	lv_log_put(log);
 }
 
 int lv_dev_release(struct libvhost_dev *dev, int result)

@@ -192,6 +192,18 @@ int lv_add_ring_places(struct lv_compile *c)
 	return 0;
 }
 
+int lv_add_running_addrs(struct lv_compile *c)
+{
+	const struct lv_record_queue *q;
+	uint32_t i;
+	int ret = 0;
+
+	FOR_EACH_QUEUE(c, i, q)
+	if (!ret && (q->flags & LV_RQ_RUNNING))
+		ret = add_addr(c, i, q);
+	return ret;
+}
+
 /* Without SET_VRING_ENABLE a ring runs from its kick on, so a disabled one does not get it. */
 static bool gets_kick(const struct lv_compile *c, const struct lv_record_queue *q)
 {
@@ -218,6 +230,16 @@ void lv_add_run(struct lv_compile *c)
 		add_kick(c, i, q);
 	FOR_EACH_QUEUE(c, i, q)
 	if (c->can_enable && lv_queue_used(q) && !(q->flags & LV_RQ_DISABLED))
+		add_ring(c, LIBVHOST_OP_SET_VRING_ENABLE, i)->arg.num = 1;
+}
+
+void lv_add_enable_again(struct lv_compile *c)
+{
+	const struct lv_record_queue *q;
+	uint32_t i;
+
+	FOR_EACH_QUEUE(c, i, q)
+	if (c->can_enable && (q->flags & LV_RQ_RUNNING) && !(q->flags & LV_RQ_DISABLED))
 		add_ring(c, LIBVHOST_OP_SET_VRING_ENABLE, i)->arg.num = 1;
 }
 

@@ -43,8 +43,12 @@ int lv_check_start(struct lv_compile *c, uint32_t words);
 int lv_add_rings(struct lv_compile *c);
 void lv_add_ring_sizes(struct lv_compile *c);
 int lv_add_ring_places(struct lv_compile *c);
+/* ADDR of those that run, for the log flag. */
+int lv_add_running_addrs(struct lv_compile *c);
 /* KICK for all, then ENABLE where the dialect has it. */
 void lv_add_run(struct lv_compile *c);
+/* ENABLE 1 where it is 1. */
+void lv_add_enable_again(struct lv_compile *c);
 /* ENABLE 0 where it was 1. */
 void lv_add_disable(struct lv_compile *c);
 /* GET_VRING_BASE of each running ring, and what came back. */
@@ -90,5 +94,15 @@ int lv_check_rings_stay(struct lv_compile *c);
 void lv_map_changes(const struct lv_compile *c, const struct lv_snapshot *peer, struct lv_mem_diff *diff);
 /* SET_MEM_TABLE of the given regions. */
 void lv_add_table(struct lv_compile *c, const struct lv_map *maps, uint32_t count);
+
+/* The dirty log (plan_log.c). Start and resume: the record says whether it is on from now on. -ENOTSUP. */
+int lv_log_begin(struct lv_compile *c);
+/* SET_LOG_BASE for the map to establish, if it is on. */
+void lv_add_log_base(struct lv_compile *c);
+/* While rings run: whether it goes on or off; what precedes and what follows a change of the map. If it switched,
+ * features and addresses follow. */
+bool lv_log_switches(const struct lv_compile *c);
+void lv_log_before_map(struct lv_compile *c);
+int lv_log_after_map(struct lv_compile *c, bool regions_added);
 
 #endif

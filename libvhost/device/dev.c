@@ -44,6 +44,7 @@ void lv_dev_free(struct libvhost_dev *dev)
 		lv_snapshot_put(dev->parts[i].peer_mem);
 		if (!dev->borrowed)
 			libvhost_transport_free(dev->parts[i].t);
+		lv_log_put(dev->parts[i].peer_log);
 	}
 	if (dev->rec && dev->fds)
 		lv_queues_drop_all(dev);
@@ -57,6 +58,7 @@ void lv_dev_free(struct libvhost_dev *dev)
 	free(dev->armed);
 	free(dev->op.work);
 	lv_snapshot_put(dev->op.mem);
+	lv_log_put(dev->op.log);
 	libvhost_mem_free(dev->mem);
 	free(dev->rec);
 	free(dev->fds);
@@ -149,7 +151,7 @@ static int init_ended(struct libvhost_dev *dev, int r)
 	dev->op.work->generation = 1;
 	lv_dev_adopt(dev);
 	lv_dev_set_state(dev, LIBVHOST_DEV_NEGOTIATED);
-	lv_mem_client_limit(dev->mem_node, dev->rec->max_regions);
+	lv_dev_table_limit(dev);
 	return 0;
 }
 
@@ -271,7 +273,7 @@ static int part_ended(struct libvhost_dev *dev, int r)
 	if (dev->rec->max_regions < work->max_regions)
 		work->max_regions = dev->rec->max_regions;
 	lv_dev_adopt(dev);
-	lv_mem_client_limit(dev->mem_node, dev->rec->max_regions);
+	lv_dev_table_limit(dev);
 	return 0;
 }
 
@@ -305,6 +307,7 @@ static void drop_part(struct libvhost_dev *dev)
 	pthread_mutex_unlock(&dev->lock);
 	lv_program_free(&part->prog);
 	lv_snapshot_put(part->peer_mem);
+	lv_log_put(part->peer_log);
 }
 
 int libvhost_dev_add_part(struct libvhost_dev *dev, struct libvhost_transport *t, uint32_t first, uint32_t count,
@@ -414,6 +417,7 @@ int libvhost_dev_info(struct libvhost_dev *dev, struct libvhost_dev_info *info)
 	o.parts = dev->num_parts;
 	o.status = dev->rec->status;
 	o.guarantee = lv_inflight_guarantee(dev->rec);
+	o.logging = dev->state == LIBVHOST_DEV_RUNNING && dev->rec->flags & LV_RF_LOG;
 	pthread_mutex_unlock(&dev->lock);
 	return LV_OUT_WRITE(info, &o);
 }

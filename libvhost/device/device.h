@@ -50,6 +50,7 @@ struct lv_part {
 	struct libvhost_transport_caps caps;
 	uint32_t first, count;
 	struct lv_snapshot *peer_mem; /* what the peer has; NULL = nothing, or unknown */
+	struct lv_log *peer_log;      /* where it may write marks: stays mapped; NULL = nowhere */
 	/* the operation under way */
 	bool active;
 	struct lv_plan plan;
@@ -83,7 +84,8 @@ struct lv_operation {
 	struct lv_snapshot *mem;
 	int inflight_fd; /* what GET_INFLIGHT_FD brought, -1 = nothing, and the bytes of that file, 0 = it is none */
 	uint64_t inflight_file;
-	uint32_t queue; /* of LV_PLAN_QUEUE_* */
+	uint32_t queue;	    /* of LV_PLAN_QUEUE_* */
+	struct lv_log *log; /* the dirty log to establish, NULL = none */
 	/* Called when all plans ended (result 0) or one failed. Returns 1 when it began further plans, else 0 with
 	 * op.result set. */
 	int (*ended)(struct libvhost_dev *dev, int result);
@@ -364,8 +366,19 @@ bool lv_backoff_automatic(struct libvhost_dev *dev);
 /* RECONNECTED, with how long it took. */
 void lv_backoff_report(const struct libvhost_dev *dev, struct libvhost_event *e);
 
+/* ---- log.c ---- */
+
+/* The operation is about to tell the peer of op.log. */
+void lv_dev_log_told(struct libvhost_dev *dev, struct lv_part *part);
+/* The peer's rings rest, or it confirmed that it no longer logs, or it is gone. */
+void lv_dev_log_ended(struct libvhost_dev *dev);
+/* -ENOTSUP with the reason as a sentence in why, or 0. */
+int lv_dev_can_log(struct libvhost_dev *dev, char *why, size_t cap);
+
 /* ---- memory_client.c ---- */
 
 extern const struct lv_mem_client_ops lv_dev_mem_client;
+/* Tells the memory how many regions the peer takes. */
+void lv_dev_table_limit(struct libvhost_dev *dev);
 
 #endif

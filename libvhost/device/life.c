@@ -74,6 +74,7 @@ static void stopped(struct libvhost_dev *dev)
 {
 	lv_queues_rebuild_bases(dev, LV_RQ_BASE_STALE);
 	lv_share_stopped(dev);
+	lv_dev_log_ended(dev);
 	if (dev->mem_unknown) {
 		lv_dev_disconnected(dev, -ECONNABORTED);
 		return;

@@ -35,13 +35,37 @@ static int count_regions(const struct lv_snapshot *now, uint32_t *merged)
 }
 
 /* As the plans see it: only a vhost-user table is merged, slots and the kernel get the regions as they are. */
+static bool merges(const struct libvhost_dev *dev)
+{
+	return dev->parts[0].caps.dialect == LIBVHOST_DIALECT_USER &&
+	       !(dev->rec->protocol_acked & 1ull << LIBVHOST_PROTOCOL_F_CONFIGURE_MEM_SLOTS);
+}
+
+void lv_dev_table_limit(struct libvhost_dev *dev)
+{
+	lv_mem_client_limit(dev->mem_node, dev->rec->max_regions, merges(dev));
+}
+
+/* A vDPA device can only be given addresses that it can form. */
+static int addressable(struct libvhost_dev *dev, const struct lv_map *map)
+{
+	const struct lv_record *rec = dev->rec;
+	const uint64_t last = map->gpa + (map->size - 1);
+
+	if (!rec->iova_last || (map->gpa >= rec->iova_first && last <= rec->iova_last))
+		return 0;
+	return lv_fail(&dev->err, -ERANGE, LIBVHOST_EK_MEMORY,
+		       "commit: the region %#llx..%#llx lies outside the addresses %#llx..%#llx that %s can use",
+		       (unsigned long long)map->gpa, (unsigned long long)last, (unsigned long long)rec->iova_first,
+		       (unsigned long long)rec->iova_last, dev->parts[0].t->peer);
+}
+
 static int fits(struct libvhost_dev *dev, const struct lv_snapshot *now)
 {
-	const bool merges = dev->parts[0].caps.dialect == LIBVHOST_DIALECT_USER &&
-			    !(dev->rec->protocol_acked & 1ull << LIBVHOST_PROTOCOL_F_CONFIGURE_MEM_SLOTS);
 	uint32_t count = now->count;
+	int rc = 0;
 
-	if (merges && count > dev->rec->max_regions) {
+	if (merges(dev) && count > dev->rec->max_regions) {
 		int r = count_regions(now, &count);
 
 		if (r)
@@ -55,7 +79,9 @@ static int fits(struct libvhost_dev *dev, const struct lv_snapshot *now)
 			return lv_fail(&dev->err, -ENOTSUP, LIBVHOST_EK_UNSUPPORTED,
 				       "commit: the region at %#llx has no descriptor, which %s needs",
 				       (unsigned long long)now->maps[i].gpa, dev->parts[0].t->peer);
-	return 0;
+	for (uint32_t i = 0; i < now->count && !rc; i++)
+		rc = addressable(dev, &now->maps[i]);
+	return rc;
 }
 
 static int prepare(void *client, const struct lv_snapshot *now)
@@ -88,18 +114,35 @@ static void unprepare(void *client)
 	leave(client);
 }
 
+/* A back-end that disabled its rings while the log was switched may have missed a kick. */
+static void adopt(struct libvhost_dev *dev)
+{
+	const bool switched = (dev->rec->flags ^ dev->op.work->flags) & LV_RF_LOG;
+
+	lv_dev_adopt(dev);
+	if (switched)
+		lv_queues_poke(dev, false);
+}
+
 /* No peer can veto the map: one that refused it, or said nothing, is lost. */
 static int memory_ended(struct libvhost_dev *dev, int r)
 {
 	dev->op.result = r;
 	lv_dev_settle_memory(dev, !r);
+	if (!r && !dev->op.log)
+		lv_dev_log_ended(dev);
 	if (!r)
-		lv_dev_adopt(dev);
+		adopt(dev);
 	else if (lv_part_gone(&dev->parts[0]))
 		lv_dev_disconnected(dev, r);
 	else
 		lv_dev_lost(dev, r);
 	return 0;
+}
+
+static int can_log(void *client, char *why, size_t cap)
+{
+	return lv_dev_can_log(client, why, cap);
 }
 
 static int begin(void *client, struct lv_snapshot *old, struct lv_snapshot *now, uint64_t deadline)
@@ -144,7 +187,8 @@ static void finish(void *client, int result)
 	struct libvhost_dev *dev = client;
 
 	if (result == -ETIMEDOUT && lv_op_running(dev)) {
-		lv_fail(&dev->err, result, LIBVHOST_EK_TIMEOUT, "commit: the peer did not confirm the new map in time");
+		lv_fail(&dev->err, result, LIBVHOST_EK_TIMEOUT,
+			"commit: the peer did not confirm the new map, or the dirty log, in time");
 		lv_op_abort(dev);
 		dev->op.failed = 0;
 		memory_ended(dev, result);
@@ -155,6 +199,7 @@ static void finish(void *client, int result)
 const struct lv_mem_client_ops lv_dev_mem_client = {
 	.prepare = prepare,
 	.unprepare = unprepare,
+	.can_log = can_log,
 	.begin = begin,
 	.progress = progress,
 	.pollfds = pollfds,

@@ -50,6 +50,7 @@ static struct lv_plan_env part_env(struct libvhost_dev *dev, struct lv_part *par
 		.inflight_fd = dev->op.inflight_fd >= 0 ? dev->op.inflight_fd : dev->inflight.fd,
 		.inflight_file = dev->op.inflight_file,
 		.queue = dev->op.queue,
+		.log = dev->op.log,
 	};
 }
 
@@ -151,6 +152,7 @@ void lv_op_plan_part(struct libvhost_dev *dev, enum lv_plan_kind kind, uint32_t 
 	struct lv_part *part = &dev->parts[index];
 
 	part->sent = (struct lv_sent){0};
+	lv_dev_log_told(dev, part);
 	lv_program_clear(&part->prog);
 	lv_plan_begin(&part->plan, kind, part->caps.dialect);
 	part->active = true;
@@ -240,6 +242,8 @@ int lv_op_prepare(struct libvhost_dev *dev)
 		return lv_fail(&dev->err, -ENOMEM, LIBVHOST_EK_NOMEM, "no memory for a copy of the device's record");
 	lv_snapshot_put(dev->op.mem);
 	dev->op.mem = lv_mem_snapshot(dev->mem);
+	lv_log_put(dev->op.log);
+	dev->op.log = lv_mem_log(dev->mem);
 	return 0;
 }
 

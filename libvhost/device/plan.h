@@ -102,6 +102,9 @@ void lv_plan_harvest(struct lv_plan *plan, struct lv_plan_env *env, const struct
 int lv_plan_explain(const struct lv_plan *plan, const struct lv_plan_env *env, const struct lv_program *prog,
 		    struct lv_errslot *err);
 
+/* Why the peer that the record describes cannot write a dirty log, as a sentence about "it"; NULL = it can. */
+const char *lv_plan_log_blocker(const struct lv_record *rec, uint32_t dialect);
+
 /* Ring address as the peer wants it (cookie, HVA, IOVA, GPA). 0 or -EFAULT when not mapped. */
 int lv_plan_ring_addr(const struct lv_plan_env *env, uint64_t gpa, uint64_t len, uint64_t *addr);
 

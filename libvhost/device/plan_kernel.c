@@ -71,20 +71,29 @@ static int add_memory(struct lv_compile *c)
 	return ret;
 }
 
-static int add_setup(struct lv_compile *c)
+static void add_features(struct lv_compile *c)
 {
 	uint64_t words[LIBVHOST_FEATURE_WORDS];
-	bool wide = lv_carried(c->env, LIBVHOST_OP_SET_FEATURES_ARRAY);
-	int ret = lv_check_start(c, wide ? LIBVHOST_FEATURE_WORDS : 1);
 
-	if (ret)
-		return ret;
 	lv_features_wire(c->env->rec, 0, words);
 	if (words[1] | words[2] | words[3])
 		memcpy(lv_add(c, LIBVHOST_OP_SET_FEATURES_ARRAY)->arg.features, words, sizeof(words));
 	else
 		lv_add_u64(c, LIBVHOST_OP_SET_FEATURES, words[0]);
+}
+
+static int add_setup(struct lv_compile *c)
+{
+	bool wide = lv_carried(c->env, LIBVHOST_OP_SET_FEATURES_ARRAY);
+	int ret = lv_check_start(c, wide ? LIBVHOST_FEATURE_WORDS : 1);
+
+	if (!ret)
+		ret = lv_log_begin(c);
+	if (ret)
+		return ret;
+	add_features(c);
 	ret = add_memory(c);
+	lv_add_log_base(c);
 	return ret ? ret : lv_add_rings(c);
 }
 
@@ -131,21 +140,30 @@ static int reset_plan(struct lv_compile *c)
 	return ret;
 }
 
+/* The kernel refuses a map, and LOG_ALL, that the log does not cover: it always comes first. */
 static int memory_plan(struct lv_compile *c)
 {
+	const bool switches = lv_log_switches(c);
 	struct lv_mem_diff diff;
-	int ret;
+	int ret = 0;
 
 	if (c->plan->step)
 		return 0;
 	lv_next_program(c, 1);
 	lv_map_changes(c, c->env->peer_mem, &diff);
-	if (!diff.removed && !diff.added)
-		return 0;
-	ret = lv_check_rings_stay(c);
+	if (diff.removed || diff.added) {
+		ret = lv_check_rings_stay(c);
+		if (!ret)
+			lv_log_before_map(c);
+		ret = ret ? ret : add_memory(c);
+	}
 	if (!ret)
-		ret = add_memory(c);
-	return ret ? ret : 1;
+		ret = lv_log_after_map(c, false);
+	if (!ret && switches) {
+		add_features(c);
+		ret = lv_add_running_addrs(c);
+	}
+	return ret ? ret : c->prog->count > 0;
 }
 
 static int resume_plan(struct lv_compile *c)

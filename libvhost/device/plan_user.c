@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
 /*
  * vhost-user plans. Waits: connect 3, start 2, stop 1, resume 2, memory 1, reset 1.
- * Order of a start: features, memory, all rings | barrier | kicks, enables, DRIVER_OK.
+ * Order of a start: features, memory, log, all rings | barrier | kicks, enables, DRIVER_OK.
  */
 #include "device/compile.h"
 
@@ -153,6 +153,14 @@ static int add_memory(struct lv_compile *c, const struct lv_snapshot *peer)
 	return speaks(c, LIBVHOST_PROTOCOL_F_CONFIGURE_MEM_SLOTS) ? add_changes(c, peer) : add_whole_table(c);
 }
 
+static void add_features(struct lv_compile *c)
+{
+	uint64_t words[LIBVHOST_FEATURE_WORDS];
+
+	lv_features_wire(c->env->rec, LV_BIT(LV_F_PROTOCOL), words);
+	lv_add_u64(c, LIBVHOST_OP_SET_FEATURES, words[0]);
+}
+
 /* Sizes of all rings, then the region, then the rest: DPDK looks at its rings when it gets SET_INFLIGHT_FD. */
 static int add_rings(struct lv_compile *c)
 {
@@ -166,19 +174,20 @@ static int add_rings(struct lv_compile *c)
 static int add_setup(struct lv_compile *c, const struct lv_snapshot *peer)
 {
 	bool status = speaks(c, LIBVHOST_PROTOCOL_F_STATUS) && c->env->lead;
-	uint64_t words[LIBVHOST_FEATURE_WORDS];
-	int ret;
+	int ret = lv_log_begin(c);
 
-	lv_features_wire(c->env->rec, LV_BIT(LV_F_PROTOCOL), words);
+	if (ret)
+		return ret;
 	if (status)
 		lv_add_u64(c, LIBVHOST_OP_SET_STATUS, LV_STATUS_HELLO);
-	lv_add_u64(c, LIBVHOST_OP_SET_FEATURES, words[0]);
+	add_features(c);
 	if (status) {
 		lv_add_u64(c, LIBVHOST_OP_SET_STATUS, LV_STATUS_AGREED);
 		lv_add(c, LIBVHOST_OP_GET_STATUS);
 		c->env->rec->status = LV_STATUS_AGREED; /* also if the start fails: undoing it takes this back */
 	}
 	ret = add_memory(c, peer);
+	lv_add_log_base(c);
 	if (ret || !lv_inflight_due(c))
 		return ret ? ret : add_rings(c);
 	lv_add_ring_sizes(c);
@@ -308,21 +317,36 @@ static int reset_plan(struct lv_compile *c)
 	return 0;
 }
 
+static int add_new_map(struct lv_compile *c)
+{
+	int ret = lv_check_rings_stay(c);
+
+	if (ret)
+		return ret;
+	lv_log_before_map(c);
+	return add_memory(c, c->env->peer_mem);
+}
+
 static int memory_plan(struct lv_compile *c)
 {
+	const bool switches = lv_log_switches(c);
 	struct lv_mem_diff diff;
-	int ret;
+	int ret = 0;
 
 	if (c->plan->step)
 		return 0;
 	lv_next_program(c, 1);
 	lv_map_changes(c, c->env->peer_mem, &diff);
-	if (!diff.removed && !diff.added)
-		return 0;
-	ret = lv_check_rings_stay(c);
+	if (diff.removed || diff.added)
+		ret = add_new_map(c);
 	if (!ret)
-		ret = add_memory(c, c->env->peer_mem);
-	return ret ? ret : 1;
+		ret = lv_log_after_map(c, diff.added);
+	if (!ret && switches) {
+		add_features(c);
+		ret = lv_add_running_addrs(c);
+		lv_add_enable_again(c); /* rust-vmm's older back-ends disable all rings when they are sent features */
+	}
+	return ret ? ret : c->prog->count > 0;
 }
 
 /* What the peer is, with remembered answers, and the setup of a start: the check follows before anything runs. */

@@ -141,6 +141,8 @@ static int add_setup(struct lv_compile *c, const struct lv_snapshot *peer)
 	uint64_t words[LIBVHOST_FEATURE_WORDS];
 	int ret = lv_check_start(c, 1);
 
+	if (!ret)
+		ret = lv_log_begin(c);
 	if (ret)
 		return ret;
 	/* The device's addresses are IOVAs by nature: it insists on ACCESS_PLATFORM, whatever the guest knows of it. */

@@ -157,7 +157,7 @@ static void came_back(struct libvhost_dev *dev)
 	dev->rec->generation = generation;
 	dev->state = dev->rec->flags & LV_RF_RUNNING ? LIBVHOST_DEV_RUNNING : LIBVHOST_DEV_NEGOTIATED;
 	pthread_mutex_unlock(&dev->lock);
-	lv_mem_client_limit(dev->mem_node, dev->rec->max_regions);
+	lv_dev_table_limit(dev);
 	lv_queues_poke(dev, true);
 	report_reconnected(dev);
 }

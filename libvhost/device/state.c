@@ -97,6 +97,7 @@ void lv_dev_close(struct libvhost_dev *dev)
 		forget_peer_mem(&dev->parts[i]);
 	}
 	lv_share_closed(dev);
+	lv_dev_log_ended(dev);
 	dev->mem_unknown = false;
 	pthread_mutex_lock(&dev->lock);
 	dev->armed_stale = true;

@@ -400,7 +400,7 @@ static int settle(struct thaw *t)
 		r = bind_notifiers(t);
 	if (r)
 		return r;
-	lv_mem_client_limit(dev->mem_node, dev->rec->max_regions);
+	lv_dev_table_limit(dev);
 	own_fds(t);
 	lv_dev_set_state(dev, lv_dev_was_running(dev) ? LIBVHOST_DEV_RUNNING : LIBVHOST_DEV_NEGOTIATED);
 	return 0;

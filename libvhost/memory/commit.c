@@ -1,256 +1,181 @@
 /* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
-/*
- * Clients, and the commit that takes them all to a new map. Everything that can fail happens before the new map is
- * published; after that no peer can veto it, and one that does not follow within the deadline is lost.
- */
+/* What changes for all devices at once: the map, and whether there is a dirty log. */
 #include <errno.h>
-#include <poll.h>
-#include <stdlib.h>
 
 #include "memory/object.h"
 
-#define POLLFDS_PER_CLIENT 16u
-#define IDLE_SLICE_MS	   10 /* how often a client is asked that waits without a descriptor */
+/* ---- the map ---- */
 
-struct lv_commit {
-	struct lv_snapshot *now, *old;
-	struct pollfd *fds;
-	uint32_t cap;
-	uint64_t deadline;
-};
-
-int lv_mem_attach(struct libvhost_mem *mem, const struct lv_mem_client_ops *ops, void *client,
-		  struct lv_mem_client **ret)
+static int make_map(struct libvhost_mem *mem, struct lv_change *c)
 {
-	struct lv_mem_client *node = calloc(1, sizeof(*node));
-
-	if (!node)
-		return lv_fail_sys(&mem->err, ENOMEM, "attaching a device to guest memory: no memory");
-	node->ops = ops;
-	node->client = client;
-	node->limit = LIBVHOST_MAX_REGIONS;
-	lv_mem_ref(mem);
-	pthread_mutex_lock(&mem->lock);
-	while (mem->committing)
-		pthread_cond_wait(&mem->idle, &mem->lock);
-	node->mem = mem;
-	node->next = mem->clients;
-	mem->clients = node;
-	pthread_mutex_unlock(&mem->lock);
-	*ret = node;
-	return 0;
+	if (!mem->next)
+		return lv_fail(&mem->err, -EINVAL, LIBVHOST_EK_STATE, "%s: no transaction; call libvhost_mem_begin",
+			       c->call);
+	c->now = lv_snapshot_new(mem->next, mem->count, mem->generation + 1);
+	return c->now ? 0 : lv_fail_sys(&mem->err, ENOMEM, "%s: no memory", c->call);
 }
 
-void lv_mem_detach(struct libvhost_mem *mem, struct lv_mem_client *node)
+static uint64_t end_of(const struct lv_snapshot *map)
 {
-	struct lv_mem_client **at = &mem->clients;
+	const struct lv_map *last = map->count ? &map->maps[map->count - 1] : NULL;
 
-	pthread_mutex_lock(&mem->lock);
-	while (mem->committing)
-		pthread_cond_wait(&mem->idle, &mem->lock);
-	while (*at != node)
-		at = &(*at)->next;
-	*at = node->next;
-	pthread_mutex_unlock(&mem->lock);
-	free(node);
-	libvhost_mem_free(mem);
+	return last ? last->gpa + last->size : 0;
 }
 
-void lv_mem_client_limit(struct lv_mem_client *node, uint32_t max_regions)
+uint64_t lv_mem_log_bytes(const struct lv_snapshot *map)
 {
-	pthread_mutex_lock(&node->mem->lock);
-	node->limit = max_regions;
-	pthread_mutex_unlock(&node->mem->lock);
+	return lv_log_bytes(end_of(map));
 }
 
-int libvhost_has_free_slot(struct libvhost_mem *mem)
+/* Room in the log for all of the map, and memory behind it. */
+static int cover(struct libvhost_mem *mem, const struct lv_change *c, struct lv_log *log)
 {
-	uint32_t limit = LIBVHOST_MAX_REGIONS, count;
+	int rc = lv_log_grow(log, end_of(c->now));
 
-	if (!mem)
-		return -EINVAL;
-	pthread_mutex_lock(&mem->lock);
-	for (const struct lv_mem_client *c = mem->clients; c; c = c->next)
-		if (c->limit < limit)
-			limit = c->limit;
-	count = mem->count;
-	pthread_mutex_unlock(&mem->lock);
-	return count < limit;
-}
-
-/* Checks the call and takes the object into the committing state. */
-static int enter(struct libvhost_mem *mem, struct lv_commit *c)
-{
-	int rc = 0;
-
-	pthread_mutex_lock(&mem->lock);
-	if (mem->committing)
-		rc = lv_fail(&mem->err, -EBUSY, LIBVHOST_EK_BUSY, "libvhost_mem_commit: another commit runs");
-	else if (!mem->next)
-		rc = lv_fail(&mem->err, -EINVAL, LIBVHOST_EK_STATE,
-			     "libvhost_mem_commit: no transaction; call libvhost_mem_begin");
-	if (rc == 0) {
-		for (const struct lv_mem_client *n = mem->clients; n; n = n->next)
-			c->cap += POLLFDS_PER_CLIENT;
-		c->fds = calloc(c->cap + 1, sizeof(*c->fds));
-		c->now = lv_snapshot_new(mem->next, mem->count, mem->generation + 1);
-		if (!c->fds || !c->now)
-			rc = lv_fail_sys(&mem->err, ENOMEM, "libvhost_mem_commit: no memory");
-		else
-			mem->committing = true;
-	}
-	pthread_mutex_unlock(&mem->lock);
-	if (rc) {
-		free(c->fds);
-		lv_snapshot_put(c->now);
-	}
-	return rc;
-}
-
-static void leave(struct libvhost_mem *mem, struct lv_commit *c, bool changed)
-{
-	pthread_mutex_lock(&mem->lock);
-	if (changed) {
-		mem->generation++;
-		lv_mem_forget(mem);
-	}
-	mem->committing = false;
-	pthread_cond_broadcast(&mem->idle);
-	pthread_mutex_unlock(&mem->lock);
-	free(c->fds);
-}
-
-static int refusal(struct libvhost_mem *mem, const struct lv_commit *c, uint32_t number, int rc)
-{
-	enum libvhost_error_kind kind = LIBVHOST_EK_REFUSED;
-	const char *why = "it cannot follow";
-
-	if (rc == -ENOSPC) {
-		kind = LIBVHOST_EK_NO_SLOT;
-		why = "its table is too small: use fewer, larger regions";
-	} else if (rc == -ENOTSUP) {
-		kind = LIBVHOST_EK_UNSUPPORTED;
-		why = "it needs a descriptor for each region";
-	} else if (rc == -EBUSY) {
-		kind = LIBVHOST_EK_BUSY;
-		why = "it runs another operation: commit again when that has ended";
-	} else if (rc == -ENOMEM) {
-		kind = LIBVHOST_EK_NOMEM;
-		why = "no memory to compare it with the device's limits";
-	}
-	return lv_fail(
-		&mem->err, rc, kind,
-		"libvhost_mem_commit: device %u cannot take the map of %u regions: %s (%s); nothing was changed, the "
-		"transaction is still open",
-		number, c->now->count, why, lv_errno_name(-rc));
-}
-
-static int prepare_all(struct libvhost_mem *mem, const struct lv_commit *c)
-{
-	uint32_t number = 0;
-
-	for (struct lv_mem_client *n = mem->clients; n; n = n->next, number++) {
-		int rc = n->ops->prepare(n->client, c->now);
-
-		if (rc >= 0)
-			continue;
-		for (struct lv_mem_client *u = mem->clients; u != n; u = u->next)
-			u->ops->unprepare(u->client);
-		return refusal(mem, c, number, rc);
-	}
-	return 0;
-}
-
-/* Collects what the waiting clients wait for. Returns how long poll may sleep, -1 when nobody waits. */
-static int collect(struct libvhost_mem *mem, struct lv_commit *c, uint32_t *count)
-{
-	int left = lv_left_ms(mem->ctx, c->deadline), sleep = -1;
-
-	*count = 0;
-	for (struct lv_mem_client *n = mem->clients; n; n = n->next) {
-		if (n->result)
-			continue;
-		n->poll_at = *count;
-		n->npolls = n->ops->pollfds(n->client, c->fds + *count, POLLFDS_PER_CLIENT);
-		*count += n->npolls;
-		if (sleep < 0)
-			sleep = left;
-		if (!n->npolls && sleep > IDLE_SLICE_MS)
-			sleep = IDLE_SLICE_MS;
-	}
-	return sleep;
-}
-
-static bool ready(const struct lv_mem_client *n, const struct pollfd *fds)
-{
-	bool any = !n->npolls;
-
-	for (uint32_t i = 0; i < n->npolls; i++)
-		any = any || fds[n->poll_at + i].revents;
-	return any;
-}
-
-/* Until every client has a result. After the deadline all are asked once more, so that an answer that has arrived
- * counts. */
-static void wait_all(struct libvhost_mem *mem, struct lv_commit *c)
-{
-	uint32_t count;
-	int sleep;
-
-	while ((sleep = collect(mem, c, &count)) >= 0) {
-		bool last = lv_left_ms(mem->ctx, c->deadline) == 0;
-
-		if (!last && poll(c->fds, count, sleep) < 0)
-			continue; /* EINTR, ENOMEM: the deadline ends it */
-		for (struct lv_mem_client *n = mem->clients; n; n = n->next) {
-			if (n->result || !(last || ready(n, c->fds)))
-				continue;
-			n->result = n->ops->progress(n->client);
-			if (!n->result && last)
-				n->result = -ETIMEDOUT;
-		}
-	}
-}
-
-static uint32_t tell_all(struct libvhost_mem *mem, struct lv_commit *c)
-{
-	uint32_t lost = 0;
-
-	for (struct lv_mem_client *n = mem->clients; n; n = n->next)
-		n->result = n->ops->begin(n->client, c->old, c->now, c->deadline);
-	wait_all(mem, c);
-	for (struct lv_mem_client *n = mem->clients; n; n = n->next) {
-		n->ops->finish(n->client, n->result);
-		lost += n->result < 0;
-	}
-	return lost;
+	for (uint32_t i = 0; rc == 0 && i < c->now->count; i++)
+		rc = lv_log_reserve(log, c->now->maps[i].gpa, c->now->maps[i].size);
+	return rc < 0 ? lv_fail_sys(&mem->err, -rc, "%s: dirty log of %llu bytes: %s; nothing was changed", c->call,
+				    (unsigned long long)lv_mem_log_bytes(c->now), lv_errno_name(-rc))
+		      : 0;
 }
 
 int libvhost_mem_commit(struct libvhost_mem *mem, uint32_t timeout_ms, uint32_t *lost)
 {
-	struct lv_commit c = {0};
+	struct lv_change c = {.call = "libvhost_mem_commit"};
+	struct lv_log *log;
 	uint32_t missing;
 	int rc;
 
 	if (!mem)
 		return -EINVAL;
-	if (timeout_ms > LV_TIMEOUT_MAX_MS)
-		return lv_fail(&mem->err, -EINVAL, LIBVHOST_EK_ARGUMENT,
-			       "libvhost_mem_commit: timeout of %u ms is above %u", timeout_ms, LV_TIMEOUT_MAX_MS);
-	rc = enter(mem, &c);
-	if (rc)
-		return rc;
-	c.deadline = lv_deadline(mem->ctx, timeout_ms);
-	rc = prepare_all(mem, &c);
+	rc = lv_change_enter(mem, &c, timeout_ms, make_map);
 	if (rc < 0) {
-		leave(mem, &c, false);
+		lv_snapshot_put(c.now);
+		return rc;
+	}
+	rc = lv_change_prepare(mem, &c);
+	log = atomic_load(&mem->log); /* nobody else changes it now */
+	if (rc == 0 && log) {
+		rc = cover(mem, &c, log);
+		if (rc < 0)
+			lv_change_unprepare(mem);
+	}
+	if (rc < 0) {
+		lv_change_leave(mem, &c, false);
 		lv_snapshot_put(c.now);
 		return rc;
 	}
 	c.old = lv_mem_publish(mem, c.now);
-	missing = tell_all(mem, &c);
-	lv_mem_retire(mem, c.old);
-	leave(mem, &c, true);
+	missing = lv_change_tell(mem, &c);
+	lv_mem_retire(mem, c.old, NULL);
+	lv_change_leave(mem, &c, true);
+	if (lost)
+		*lost = missing;
+	return 0;
+}
+
+/* ---- the log ---- */
+
+static int check_off(struct libvhost_mem *mem, struct lv_change *c)
+{
+	return atomic_load(&mem->log) ? lv_fail(&mem->err, -EALREADY, LIBVHOST_EK_STATE, "%s: it logs already", c->call)
+				      : 0;
+}
+
+static int check_on(struct libvhost_mem *mem, struct lv_change *c)
+{
+	return atomic_load(&mem->log)
+		       ? 0
+		       : lv_fail(&mem->err, -EALREADY, LIBVHOST_EK_STATE, "%s: it does not log", c->call);
+}
+
+/* Takes the object and all clients for a change that leaves the map as it is. */
+static int enter(struct libvhost_mem *mem, struct lv_change *c, uint32_t timeout_ms,
+		 int (*check)(struct libvhost_mem *mem, struct lv_change *c))
+{
+	int rc = lv_change_enter(mem, c, timeout_ms, check);
+
+	if (rc < 0)
+		return rc;
+	c->now = c->old = lv_mem_snapshot(mem);
+	rc = lv_change_prepare(mem, c);
+	if (rc < 0) {
+		lv_snapshot_put(c->now);
+		lv_change_leave(mem, c, false);
+	}
+	return rc;
+}
+
+static void leave(struct libvhost_mem *mem, struct lv_change *c)
+{
+	lv_snapshot_put(c->now);
+	lv_change_leave(mem, c, false);
+}
+
+static int all_can_log(struct libvhost_mem *mem, const struct lv_change *c)
+{
+	char why[LIBVHOST_ERROR_TEXT / 2];
+	uint32_t number = 0;
+
+	for (struct lv_mem_client *n = mem->clients; n; n = n->next, number++) {
+		int rc = n->ops->can_log(n->client, why, sizeof(why));
+
+		if (rc < 0)
+			return lv_fail(&mem->err, rc, LIBVHOST_EK_UNSUPPORTED, "%s: device %u: %s; nothing was changed",
+				       c->call, number, why);
+	}
+	return 0;
+}
+
+int libvhost_mem_log_start(struct libvhost_mem *mem, uint32_t timeout_ms, uint32_t *lost)
+{
+	struct lv_change c = {.call = "libvhost_mem_log_start"};
+	struct lv_log *log = NULL;
+	uint32_t missing;
+	int rc;
+
+	if (!mem)
+		return -EINVAL;
+	rc = enter(mem, &c, timeout_ms, check_off);
+	if (rc < 0)
+		return rc;
+	rc = all_can_log(mem, &c);
+	if (rc == 0) {
+		rc = lv_log_new(end_of(c.now), &log);
+		rc = rc < 0 ? lv_fail_sys(&mem->err, -rc, "%s: a new log: %s; nothing was changed", c.call,
+					  lv_errno_name(-rc))
+			    : cover(mem, &c, log);
+	}
+	if (rc < 0) {
+		lv_change_unprepare(mem);
+		lv_log_put(log);
+		leave(mem, &c);
+		return rc;
+	}
+	atomic_store(&mem->log, log);
+	missing = lv_change_tell(mem, &c);
+	leave(mem, &c);
+	if (lost)
+		*lost = missing;
+	return 0;
+}
+
+int libvhost_mem_log_stop(struct libvhost_mem *mem, uint32_t timeout_ms, uint32_t *lost)
+{
+	struct lv_change c = {.call = "libvhost_mem_log_stop"};
+	struct lv_log *log;
+	uint32_t missing;
+	int rc;
+
+	if (!mem)
+		return -EINVAL;
+	rc = enter(mem, &c, timeout_ms, check_on);
+	if (rc < 0)
+		return rc;
+	log = atomic_exchange(&mem->log, NULL);
+	missing = lv_change_tell(mem, &c);
+	lv_mem_retire(mem, NULL, log); /* devices whose peer may still write hold on to it */
+	leave(mem, &c);
 	if (lost)
 		*lost = missing;
 	return 0;

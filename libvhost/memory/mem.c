@@ -63,6 +63,7 @@ void libvhost_mem_free(struct libvhost_mem *mem)
 		return;
 	lv_mem_forget(mem);
 	lv_snapshot_put(atomic_load(&mem->current));
+	lv_log_put(atomic_load(&mem->log));
 	lv_mem_retired_put(mem);
 	pthread_cond_destroy(&mem->idle);
 	pthread_mutex_destroy(&mem->lock);

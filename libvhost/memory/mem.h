@@ -73,18 +73,18 @@ void lv_mem_diff(const struct lv_snapshot *old, const struct lv_snapshot *now, s
  * address become one. hva is NULL where the run is not contiguous in this process: it suits peers that map the file
  * themselves. Backings are borrowed. Returns how many there are; only the first cap are stored. */
 uint32_t lv_mem_merge(const struct lv_snapshot *snap, struct lv_map *out, uint32_t cap);
+uint32_t lv_maps_merge(const struct lv_map *maps, uint32_t count, struct lv_map *out, uint32_t cap);
 
 /* A device following the map. Called by commit with no lock of the memory held; the client does not call back into
  * commit. */
 struct lv_mem_client_ops {
-	/* May the new map be sent at all? 0, -ENOSPC, -ENOTSUP (needs descriptors), -EBUSY. Nothing is changed. A
-	 * client that is stopped says 0. On 0 the client is reserved until finish(). */
+	/* May the new map be sent at all? 0, -ENOSPC, -ENOTSUP (needs descriptors), -ERANGE (cannot address it),
+	 * -EBUSY. Nothing is changed. A client that is stopped says 0. On 0 the client is reserved until finish(). */
 	int (*prepare)(void *client, const struct lv_snapshot *now);
 	/* Undoes prepare when another client refused. */
 	void (*unprepare)(void *client);
-	/* Whether the client's peer can write a dirty log: 0, or -ENOTSUP and why as a sentence (its migration
-	 * blocker).
-	 */
+	/* Whether the reserved client's peer can write a dirty log: 0, or -ENOTSUP and why as a sentence (its migration
+	 * blocker). */
 	int (*can_log)(void *client, char *why, size_t cap);
 	/* Begins telling the peer: the map, and whatever lv_mem_log() says now. 1 = nothing to do, 0 = wait, negative =
 	 * failed. */
@@ -98,8 +98,10 @@ struct lv_mem_client_ops {
 	void (*finish)(void *client, int result);
 };
 
-/* The log that devices shall write, NULL = none: a reference for the caller. Any thread. */
+/* The log that devices shall write, NULL = none: a reference for the caller. Any thread, no lock. */
 struct lv_log *lv_mem_log(struct libvhost_mem *mem);
+/* Bytes of a log that covers the map: what peers are told, which may be less than the log has. */
+uint64_t lv_mem_log_bytes(const struct lv_snapshot *map);
 
 struct lv_mem_client; /* list node, owned by memory/ */
 /* Attaching takes a reference to mem, detaching drops it. Both wait for a running commit to end: not from a client's
@@ -110,8 +112,9 @@ void lv_mem_detach(struct libvhost_mem *mem, struct lv_mem_client *node);
 struct libvhost_mem *lv_mem_ref(struct libvhost_mem *mem);
 /* LIBVHOST_MEM_REQUIRE_SEALS: nothing that a peer can cut off is mapped. */
 bool lv_mem_wants_seals(const struct libvhost_mem *mem);
-/* Limit of a client's table, for libvhost_has_free_slot(); LIBVHOST_MAX_REGIONS until set. */
-void lv_mem_client_limit(struct lv_mem_client *node, uint32_t max_regions);
+/* Limit of a client's table, for libvhost_has_free_slot(), and whether it is one of merged regions;
+ * LIBVHOST_MAX_REGIONS until set. */
+void lv_mem_client_limit(struct lv_mem_client *node, uint32_t max_regions, bool merges);
 
 /*
  * Device side: adds a region as a front-end described it (user_addr kept as given for lookup, file mapped here, bounds

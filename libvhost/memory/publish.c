@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
 /*
- * The current map: readers take no lock, the committing thread replaces it.
+ * The current map and the dirty log: readers take no lock, the committing thread replaces them.
  *
  * A reader announces itself in one of two counters, then loads the pointer. The writer stores the new pointer first and
  * then waits until it has seen each counter at zero once: a reader that loaded the old pointer was counted before the
@@ -14,10 +14,15 @@
 
 #include "memory/object.h"
 
-static struct lv_snapshot *read_begin(struct libvhost_mem *mem, unsigned *side)
+static void read_enter(struct libvhost_mem *mem, unsigned *side)
 {
 	*side = atomic_load(&mem->readers.epoch) & 1;
 	atomic_fetch_add(&mem->readers.counter[*side], 1);
+}
+
+static struct lv_snapshot *read_begin(struct libvhost_mem *mem, unsigned *side)
+{
+	read_enter(mem, side);
 	return atomic_load(&mem->current);
 }
 
@@ -94,20 +99,57 @@ struct lv_snapshot *lv_mem_publish(struct libvhost_mem *mem, struct lv_snapshot 
 	return atomic_exchange(&mem->current, now);
 }
 
+struct lv_log *lv_mem_log(struct libvhost_mem *mem)
+{
+	struct lv_log *log;
+	unsigned side;
+
+	read_enter(mem, &side);
+	log = lv_log_ref(atomic_load(&mem->log));
+	read_end(mem, side);
+	return log;
+}
+
+int libvhost_mem_log_mark(struct libvhost_mem *mem, uint64_t gpa, uint64_t len)
+{
+	struct lv_log *log;
+	unsigned side;
+
+	if (!mem)
+		return -EINVAL;
+	read_enter(mem, &side);
+	log = atomic_load(&mem->log);
+	if (log)
+		lv_log_mark(log, gpa, len);
+	read_end(mem, side);
+	return 0;
+}
+
 void lv_mem_retired_put(struct libvhost_mem *mem)
 {
 	struct lv_snapshot *old;
+	struct lv_log *log;
 
 	while ((old = mem->retired)) {
 		mem->retired = old->retired_next;
 		lv_snapshot_put(old);
 	}
+	while ((log = mem->retired_logs)) {
+		mem->retired_logs = log->retired_next;
+		lv_log_put(log);
+	}
 }
 
-void lv_mem_retire(struct libvhost_mem *mem, struct lv_snapshot *old)
+void lv_mem_retire(struct libvhost_mem *mem, struct lv_snapshot *old, struct lv_log *log)
 {
-	old->retired_next = mem->retired;
-	mem->retired = old;
+	if (old) {
+		old->retired_next = mem->retired;
+		mem->retired = old;
+	}
+	if (log) {
+		log->retired_next = mem->retired_logs;
+		mem->retired_logs = log;
+	}
 	if (readers_gone(&mem->readers))
 		lv_mem_retired_put(mem); /* otherwise the next commit tries again */
 }

@@ -182,13 +182,13 @@ static bool continues(const struct lv_map *a, const struct lv_map *b)
 	return same_file(a, b) && a->mmap_offset + a->size == b->mmap_offset;
 }
 
-uint32_t lv_mem_merge(const struct lv_snapshot *snap, struct lv_map *out, uint32_t cap)
+uint32_t lv_maps_merge(const struct lv_map *maps, uint32_t count, struct lv_map *out, uint32_t cap)
 {
 	struct lv_map run = {0};
 	uint32_t n = 0;
 
-	for (uint32_t i = 0; i < snap->count; i++) {
-		const struct lv_map *m = &snap->maps[i];
+	for (uint32_t i = 0; i < count; i++) {
+		const struct lv_map *m = &maps[i];
 
 		if (i && continues(&run, m)) {
 			if (run.hva && run.hva + run.size != m->hva)
@@ -202,4 +202,9 @@ uint32_t lv_mem_merge(const struct lv_snapshot *snap, struct lv_map *out, uint32
 			out[n - 1] = run;
 	}
 	return n;
+}
+
+uint32_t lv_mem_merge(const struct lv_snapshot *snap, struct lv_map *out, uint32_t cap)
+{
+	return lv_maps_merge(snap->maps, snap->count, out, cap);
 }

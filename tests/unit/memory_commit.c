@@ -233,8 +233,8 @@ TEST(memory, free_slot_is_the_smallest_table)
 	attach(&g, &a);
 	attach(&g, &b);
 	CHECK_EQ(libvhost_has_free_slot(g.mem), 1);
-	lv_mem_client_limit(a.node, 8);
-	lv_mem_client_limit(b.node, 2);
+	lv_mem_client_limit(a.node, 8, false);
+	lv_mem_client_limit(b.node, 2, false);
 	CHECK_EQ(libvhost_mem_begin(g.mem), 0);
 	CHECK_EQ(libvhost_mem_alloc(g.mem, 0, PAGE), 0);
 	CHECK_EQ(libvhost_has_free_slot(g.mem), 1);

@@ -250,3 +250,68 @@ TEST(plan_golden, vdpa_bare)
 	planrig_golden(rig, "vdpa-bare");
 	planrig_free(rig);
 }
+
+/* On and off while two queues run, a map that grows and shrinks meanwhile, stop, start, and a new peer. */
+TEST(plan_golden, user_log)
+{
+	const struct lv_log log = {.fd = 50};
+	struct planrig *rig = user(2, PF(MQ) | PF(LOG_SHMFD) | PF(REPLY_ACK) | PF(CONFIGURE_MEM_SLOTS));
+
+	rig->features[0] |= LV_BIT(LV_F_LOG_ALL);
+	planrig_connect(rig);
+	planrig_queue(rig, 0, 0);
+	planrig_queue(rig, 1, 0);
+	CHECK_EQ(planrig_run(rig, LV_PLAN_START), 0);
+	planrig_sent(rig);
+	rig->text[0] = 0;
+	rig->env.log = &log;
+	CHECK_EQ(planrig_run(rig, LV_PLAN_MEMORY), 0);
+	CHECK_EQ(rig->waits, 1);
+	CHECK(rig->rec->flags & LV_RF_LOG);
+	CHECK_EQ(rig->rec->log_bytes, 8192); /* of 256 MiB */
+	CHECK_EQ(planrig_run(rig, LV_PLAN_MEMORY), 0);
+	CHECK_EQ(rig->waits, 0);
+	planrig_memory(rig, 2);
+	CHECK_EQ(planrig_run(rig, LV_PLAN_MEMORY), 0);
+	CHECK_EQ(rig->waits, 1);
+	CHECK_EQ(rig->rec->log_bytes, 0x22000);
+	planrig_sent(rig);
+	planrig_memory(rig, 1);
+	CHECK_EQ(planrig_run(rig, LV_PLAN_MEMORY), 0);
+	CHECK_EQ(rig->waits, 1);
+	CHECK_EQ(rig->rec->log_bytes, 8192);
+	planrig_sent(rig);
+	CHECK_EQ(planrig_run(rig, LV_PLAN_STOP), 0);
+	CHECK_EQ(planrig_run(rig, LV_PLAN_START), 0);
+	CHECK_EQ(planrig_run(rig, LV_PLAN_RESUME), 0);
+	rig->env.log = NULL;
+	CHECK_EQ(planrig_run(rig, LV_PLAN_MEMORY), 0);
+	CHECK_EQ(rig->waits, 1);
+	CHECK(!(rig->rec->flags & LV_RF_LOG));
+	planrig_golden(rig, "user-log");
+	planrig_free(rig);
+}
+
+TEST(plan_golden, kernel_log)
+{
+	const struct lv_log log = {.fd = 50, .bits = (uint8_t *)0x7f0000000000};
+	struct planrig *rig = planrig_new(LIBVHOST_DIALECT_KERNEL, 1, 1);
+
+	rig->features[0] = MODERN | LV_BIT(LV_F_LOG_ALL);
+	planrig_connect(rig);
+	planrig_queue(rig, 0, 0);
+	CHECK_EQ(planrig_run(rig, LV_PLAN_START), 0);
+	planrig_sent(rig);
+	rig->text[0] = 0;
+	rig->env.log = &log;
+	CHECK_EQ(planrig_run(rig, LV_PLAN_MEMORY), 0);
+	planrig_memory(rig, 2);
+	CHECK_EQ(planrig_run(rig, LV_PLAN_MEMORY), 0);
+	planrig_sent(rig);
+	CHECK_EQ(planrig_run(rig, LV_PLAN_STOP), 0);
+	CHECK_EQ(planrig_run(rig, LV_PLAN_START), 0);
+	rig->env.log = NULL;
+	CHECK_EQ(planrig_run(rig, LV_PLAN_MEMORY), 0);
+	planrig_golden(rig, "kernel-log");
+	planrig_free(rig);
+}

@@ -56,19 +56,37 @@ TEST(plan_start, feature_bits_that_a_socket_cannot_carry)
 	planrig_free(rig);
 }
 
-TEST(plan_start, log_adds_its_feature_and_addresses)
+/* A guest that migrates must not start what writes its memory unseen. */
+TEST(plan_start, a_log_that_the_peer_cannot_write_refuses_the_start)
 {
+	const struct lv_log log = {.fd = 50};
 	struct planrig *rig = device(1);
+	uint32_t kind = 0;
 
 	planrig_queue(rig, 0, 0);
-	rig->rec->flags |= LV_RF_LOG;
-	CHECK_EQ(planrig_run(rig, LV_PLAN_START), 0);
-	CHECK_HAS(rig->text, "SET_FEATURES 0x140000000\n"); /* not offered, not sent */
+	rig->env.log = &log;
+	CHECK_EQ(planrig_run(rig, LV_PLAN_START), -ENOTSUP);
+	CHECK_HAS(planrig_error(rig, &kind), "VHOST_F_LOG_ALL");
+	CHECK_EQ(kind, LIBVHOST_EK_UNSUPPORTED);
 	rig->rec->offered[0] |= LV_BIT(LV_F_LOG_ALL);
-	rig->text[0] = 0;
+	CHECK_EQ(planrig_run(rig, LV_PLAN_START), -ENOTSUP);
+	CHECK_HAS(planrig_error(rig, NULL), "LOG_SHMFD");
+	rig->rec->protocol_acked |= PF(LOG_SHMFD);
 	CHECK_EQ(planrig_run(rig, LV_PLAN_START), 0);
-	CHECK_HAS(rig->text, "SET_FEATURES 0x144000000\n");
-	CHECK_HAS(rig->text, "used 0x100000012000 log 0x12000\n");
+	planrig_free(rig);
+}
+
+TEST(plan_start, vdpa_cannot_log)
+{
+	struct planrig *rig = planrig_new(LIBVHOST_DIALECT_VDPA, 2, 1);
+	const struct lv_log log = {.fd = 50};
+
+	rig->features[0] = MODERN | LV_BIT(LV_F_LOG_ALL) | LV_BIT(LV_F_ACCESS_PLATFORM);
+	planrig_connect(rig);
+	planrig_queue(rig, 0, 0);
+	CHECK_HAS(lv_plan_log_blocker(rig->rec, LIBVHOST_DIALECT_VDPA), "vDPA");
+	rig->env.log = &log;
+	CHECK_EQ(planrig_run(rig, LV_PLAN_START), -ENOTSUP);
 	planrig_free(rig);
 }
 
