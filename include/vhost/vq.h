@@ -161,9 +161,16 @@ struct libvhost_chain {
 LIBVHOST_API int libvhost_vq_pop(struct libvhost_vq *vq, struct libvhost_chain *chain);
 
 /** Device: completes a request; @p written is cut to its writable total. Visible to the driver after
- * libvhost_vq_flush().
+ * libvhost_vq_flush(). While the front-end migrates the guest, the dirty log gets the first @p written bytes of the
+ * writable pieces; see libvhost_vq_wrote().
  *  @return 0; -EINVAL (head not in flight); -EBADMSG. Since 0.1. */
 LIBVHOST_API int libvhost_vq_push(struct libvhost_vq *vq, uint32_t head, uint64_t written);
+
+/** Device: tells the dirty log about @p len bytes from @p offset on in the writable pieces of a request, before its
+ * push: for a device that wrote behind what push will say, as a block device does with the status of a failed read. Cut
+ * to the writable total; no effect while nothing is logged. @return 0; -EINVAL (head not in flight); -EBADMSG. Since
+ * 0.1. */
+LIBVHOST_API int libvhost_vq_wrote(struct libvhost_vq *vq, uint32_t head, uint64_t offset, uint64_t len);
 
 /** Device: publishes completions with one store and calls the driver if it wants to be. Without a call descriptor 1
  * tells the caller to notify it. A call that cannot be sent is counted and dropped: the queue goes on. @return 1

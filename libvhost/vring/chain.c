@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
 /*
  * The one chain walker, of both ring formats. A descriptor is copied into a local, checked, and only the copy is used.
- * A walk ends after at most num descriptors of the ring and INDIRECT_MAX of one indirect table, whatever the links say.
+ * A walk ends after at most num descriptors of the ring and LV_INDIRECT_MAX of one indirect table, whatever the links
+ * say.
  *
  * In a split ring links lead through the table. In a packed one the descriptors of a request lie one behind the other,
  * flags and id have changed places, and indirect tables have no links: their length says how many there are.
@@ -9,12 +10,6 @@
 #include "vring/vring.h"
 
 #include <errno.h>
-
-/*
- * Drivers in the field put longer requests than the ring has entries into indirect tables (virtio 1.2, 2.7.5.3.1
- * forbids it); no more pieces than this fit a libvhost_chain anyway.
- */
-#define INDIRECT_MAX 1024u
 
 struct walk {
 	struct libvhost_vq *vq;
@@ -51,21 +46,26 @@ static LV_COLD int too_long(struct walk *w)
 			  w->cap);
 }
 
-/* An indirect table may cross regions or be misaligned: bytes one by one, each read once. */
-static LV_COLD bool copy_desc(struct walk *w, uint32_t i, struct lv_desc *out)
+bool lv_desc_copy(bool swap, const struct lv_snapshot *snap, uint64_t gpa, struct lv_desc *out)
 {
+	struct lv_tlb tlb = {0};
 	uint8_t *to = (uint8_t *)out;
-	uint64_t gpa = w->table + (uint64_t)i * sizeof(*out);
 
 	for (uint32_t n = 0; n < sizeof(*out); n++, gpa++) {
-		const uint8_t *from = lv_translate(w->vq->snap, &w->vq->tlb, gpa, 1);
+		const uint8_t *from = lv_translate(snap, &tlb, gpa, 1);
 
 		if (!from)
 			return false;
 		to[n] = __atomic_load_n(from, __ATOMIC_RELAXED);
 	}
-	*out = lv_desc_swapped(w->swap, *out);
+	*out = lv_desc_swapped(swap, *out);
 	return true;
+}
+
+/* An indirect table may cross regions or be misaligned. */
+static LV_COLD bool copy_desc(struct walk *w, uint32_t i, struct lv_desc *out)
+{
+	return lv_desc_copy(w->swap, w->vq->snap, w->table + (uint64_t)i * sizeof(*out), out);
 }
 
 /* Descriptor i of a split ring or of an indirect table. */
@@ -143,14 +143,14 @@ static int descend(struct walk *w, const struct lv_desc *d)
 		what = "length of an indirect table is not a multiple of 16";
 	else if (d->addr + d->len - 1 < d->addr)
 		what = "address and length wrap";
-	else if (w->packed && d->len / sizeof(*d) > INDIRECT_MAX)
+	else if (w->packed && d->len / sizeof(*d) > LV_INDIRECT_MAX)
 		what = "an indirect table of more than 1024 descriptors";
 	if (what)
 		return violation(w, d, what);
 	w->inside = true;
 	w->table = d->addr;
 	w->entries = d->len / (uint32_t)sizeof(*d);
-	w->left = w->entries < INDIRECT_MAX ? w->entries : INDIRECT_MAX;
+	w->left = w->entries < LV_INDIRECT_MAX ? w->entries : LV_INDIRECT_MAX;
 	w->base = lv_translate(w->vq->snap, &w->vq->tlb, d->addr, d->len);
 	if ((uintptr_t)w->base % _Alignof(uint64_t))
 		w->base = NULL;

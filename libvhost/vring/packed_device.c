@@ -76,6 +76,8 @@ static int rearm(struct libvhost_vq *vq)
 	lv_packed_event_set(vq->packed.device, vq->event_idx ? LV_EVENT_DESC : LV_EVENT_ENABLE,
 			    vq->event_idx ? vq->pdev.ahead : 0);
 	lv_ring_fence();
+	if (LV_UNLIKELY(vq->log != NULL))
+		lv_vq_mark_event(vq);
 	return look(vq);
 }
 
@@ -85,6 +87,10 @@ static int packed_device_notify(struct libvhost_vq *vq, bool on)
 	if (on)
 		return rearm(vq);
 	lv_packed_event_set(vq->packed.device, LV_EVENT_DISABLE, 0);
+	if (LV_UNLIKELY(vq->log != NULL)) {
+		lv_log_fence();
+		lv_vq_mark_event(vq);
+	}
 	return 0;
 }
 
@@ -144,8 +150,22 @@ static int packed_push(struct libvhost_vq *vq, uint32_t id, uint64_t written)
 	t->writable = written < t->writable ? (uint32_t)written : t->writable;
 	if (!vq->in_order)
 		d->pending[d->n_pending++] = (struct lv_used_elem){.id = id, .len = t->writable};
+	if (LV_UNLIKELY(vq->log != NULL) && vq->log_data)
+		lv_packed_written(vq, vq->holds[t->hold].snap, t->first, t->descs, 0, t->writable);
 	lv_vq_release(vq, t->hold);
 	vq->in_flight--;
+	return 0;
+}
+
+static int packed_wrote(struct libvhost_vq *vq, uint32_t id, uint64_t offset, uint64_t len)
+{
+	const struct lv_packed_taken *t = id < vq->opts.num ? &vq->pdev.taken[id] : NULL;
+
+	if (!t || t->state != LV_HEAD_TAKEN)
+		return lv_fail(&vq->err, -EINVAL, LIBVHOST_EK_ARGUMENT,
+			       "queue %u: wrote of buffer id %u, which is not in flight", vq->opts.index, id);
+	if (vq->log && vq->log_data)
+		lv_packed_written(vq, vq->holds[t->hold].snap, t->first, t->descs, offset, len);
 	return 0;
 }
 
@@ -204,14 +224,19 @@ static uint32_t publish(struct libvhost_vq *vq)
 static int packed_flush(struct libvhost_vq *vq)
 {
 	struct lv_packed_device *d = &vq->pdev;
+	const uint16_t old = d->used;
 	uint32_t moved;
 
 	if (vq->in_order)
 		collect(d);
+	if (LV_UNLIKELY(vq->log != NULL))
+		lv_vq_mark_data(vq);
 	if (!d->n_pending)
 		return 0;
 	moved = publish(vq);
 	lv_ring_fence(); /* the descriptors are out before we look whether the driver sleeps */
+	if (LV_UNLIKELY(vq->log != NULL))
+		lv_vq_mark_descs(vq, old, moved);
 	if (!lv_packed_wanted(&vq->packed, vq->packed.driver, vq->event_idx, d->used, moved))
 		return 0;
 	return lv_vq_signal(vq, vq->opts.flags & LIBVHOST_VQ_HAS_CALL, vq->opts.call_fd) < 0 ? 0 : 1;
@@ -230,5 +255,6 @@ const struct lv_vq_ops lv_packed_device_ops = {
 	.base = packed_device_base,
 	.pop = packed_pop,
 	.push = packed_push,
+	.wrote = packed_wrote,
 	.flush = packed_flush,
 };

@@ -45,6 +45,14 @@ static int look(struct libvhost_vq *vq)
 	return idx != d->avail_idx || lv_inflight_again(vq->inflight);
 }
 
+/* The wish to be kicked lies in the used ring. */
+static LV_COLD void log_wish(struct libvhost_vq *vq)
+{
+	const uint8_t *used = (const void *)vq->ring.used, *event = (const void *)lv_avail_event(&vq->ring);
+
+	lv_vq_mark_used(vq, vq->event_idx ? (uint64_t)(event - used) : 0, sizeof(uint16_t));
+}
+
 /* Asks for a kick with the next request, then looks once more: the driver may have been faster. */
 static int rearm(struct libvhost_vq *vq)
 {
@@ -54,6 +62,8 @@ static int rearm(struct libvhost_vq *vq)
 		lv_ring_set_flags(&vq->ring, vq->ring.used, 0);
 	vq->dev.armed = vq->dev.avail_idx;
 	lv_ring_fence();
+	if (LV_UNLIKELY(vq->log != NULL))
+		log_wish(vq);
 	return look(vq);
 }
 
@@ -67,6 +77,10 @@ static int split_device_notify(struct libvhost_vq *vq, bool on)
 		lv_event_set(&vq->ring, lv_avail_event(&vq->ring), (uint16_t)(vq->dev.avail_idx - 1));
 	else
 		lv_ring_set_flags(&vq->ring, vq->ring.used, LV_USED_NO_NOTIFY);
+	if (LV_UNLIKELY(vq->log != NULL)) {
+		lv_log_fence();
+		log_wish(vq);
+	}
 	return 0;
 }
 
@@ -144,6 +158,8 @@ static int split_push(struct libvhost_vq *vq, uint32_t head, uint64_t written)
 	t->writable = written < t->writable ? (uint32_t)written : t->writable;
 	if (!vq->in_order)
 		d->pending[d->n_pending++] = (struct lv_used_elem){.id = head, .len = t->writable};
+	if (LV_UNLIKELY(vq->log != NULL) && vq->log_data)
+		lv_chain_written(vq, vq->holds[t->hold].snap, (uint16_t)head, 0, t->writable);
 	t->state = LV_HEAD_PUSHED;
 	lv_vq_release(vq, t->hold);
 	vq->in_flight--;
@@ -160,12 +176,36 @@ static void collect(struct lv_split_device *d)
 	}
 }
 
+static int split_wrote(struct libvhost_vq *vq, uint32_t head, uint64_t offset, uint64_t len)
+{
+	const struct lv_taken *t = head < vq->opts.num ? &vq->dev.taken[head] : NULL;
+
+	if (!t || t->state != LV_HEAD_TAKEN)
+		return lv_fail(&vq->err, -EINVAL, LIBVHOST_EK_ARGUMENT,
+			       "queue %u: wrote of head %u, which is not in flight", vq->opts.index, head);
+	if (vq->log && vq->log_data)
+		lv_chain_written(vq, vq->holds[t->hold].snap, (uint16_t)head, offset, len);
+	return 0;
+}
+
 /* Whether the driver sleeps and wants to hear of used.idx moving from old. */
 static bool call_wanted(const struct libvhost_vq *vq, uint16_t old)
 {
 	if (vq->event_idx)
 		return lv_need_event(lv_event_get(&vq->ring, lv_used_event(&vq->ring)), vq->dev.used_idx, old);
 	return !(lv_ring_flags(&vq->ring, vq->ring.avail) & LV_AVAIL_NO_INTERRUPT);
+}
+
+/* Completions old and following are published: their elements and the index. */
+static LV_COLD void log_used(struct libvhost_vq *vq, uint16_t old)
+{
+	const uint32_t num = vq->opts.num, at = old & (num - 1), n = (uint16_t)(vq->dev.used_idx - old);
+	const uint64_t slots = sizeof(struct lv_ring_hdr), one = sizeof(struct lv_used_elem);
+	const uint32_t first = n < num - at ? n : num - at;
+
+	lv_vq_mark_used(vq, 0, slots);
+	lv_vq_mark_used(vq, slots + at * one, first * one);
+	lv_vq_mark_used(vq, slots, (n - first) * one);
 }
 
 static int split_flush(struct libvhost_vq *vq)
@@ -177,6 +217,8 @@ static int split_flush(struct libvhost_vq *vq)
 	if (vq->in_order)
 		collect(d);
 	n = d->n_pending;
+	if (LV_UNLIKELY(vq->log != NULL))
+		lv_vq_mark_data(vq);
 	if (!n)
 		return 0;
 	for (uint32_t i = 0; i < n; i++) {
@@ -191,6 +233,8 @@ static int split_flush(struct libvhost_vq *vq)
 	if (vq->inflight)
 		lv_inflight_split_commit(vq->inflight, d->pending, n, d->used_idx);
 	lv_ring_fence(); /* the index is out before we look whether the driver sleeps */
+	if (LV_UNLIKELY(vq->log != NULL))
+		log_used(vq, old);
 	if (!call_wanted(vq, old))
 		return 0;
 	return lv_vq_signal(vq, vq->opts.flags & LIBVHOST_VQ_HAS_CALL, vq->opts.call_fd) < 0 ? 0 : 1;
@@ -209,5 +253,6 @@ const struct lv_vq_ops lv_split_device_ops = {
 	.base = split_device_base,
 	.pop = split_pop,
 	.push = split_push,
+	.wrote = split_wrote,
 	.flush = split_flush,
 };

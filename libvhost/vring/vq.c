@@ -347,6 +347,13 @@ int libvhost_vq_push(struct libvhost_vq *vq, uint32_t head, uint64_t written)
 	return vq->broken ? -EBADMSG : vq->ops->push(vq, head, written);
 }
 
+int libvhost_vq_wrote(struct libvhost_vq *vq, uint32_t head, uint64_t offset, uint64_t len)
+{
+	if (!vq || !vq->ops->wrote)
+		return refuse(vq, "wrote needs a device queue");
+	return vq->broken ? -EBADMSG : vq->ops->wrote(vq, head, offset, len);
+}
+
 int libvhost_vq_flush(struct libvhost_vq *vq)
 {
 	int rc;

@@ -29,6 +29,7 @@ struct lv_vq_ops {
 	int (*get_used)(struct libvhost_vq *vq, struct libvhost_used *used, uint32_t *count);
 	int (*pop)(struct libvhost_vq *vq, struct libvhost_chain *chain);
 	int (*push)(struct libvhost_vq *vq, uint32_t head, uint64_t written);
+	int (*wrote)(struct libvhost_vq *vq, uint32_t head, uint64_t offset, uint64_t len);
 	int (*flush)(struct libvhost_vq *vq);
 };
 extern const struct lv_vq_ops lv_split_driver_ops, lv_split_device_ops, lv_packed_driver_ops, lv_packed_device_ops;
@@ -169,6 +170,13 @@ struct lv_hold {
 	uint32_t users;
 };
 
+/* Guest memory that the device wrote. */
+struct lv_dirty {
+	uint64_t gpa, len;
+};
+#define LV_DIRTY_BATCH 64u
+#define LV_NOT_LOGGED  UINT64_MAX
+
 struct libvhost_vq {
 	const struct lv_vq_ops *ops;
 	struct libvhost_mem *mem;
@@ -193,7 +201,12 @@ struct libvhost_vq {
 	bool draining;		      /* device: no new requests, only what was in flight */
 	/* device: set by the back-end before it is first served, or while nobody serves it; borrowed; NULL = none */
 	struct lv_log *log; /* what the device writes is marked here, once per flush */
-	uint64_t used_log;  /* guest address of the used ring for it, UINT64_MAX = the ring is not logged */
+	uint64_t used_log;  /* guest address of the used ring for it, LV_NOT_LOGGED = the ring is not */
+	bool log_data;	    /* what it writes into buffers is */
+	struct {
+		uint32_t count;
+		struct lv_dirty range[LV_DIRTY_BATCH];
+	} dirty; /* written by requests that are pushed, not yet marked */
 	uint64_t requests, notifications, notify_errors;
 	struct libvhost_ctx *ctx;
 	struct libvhost_vq_opts opts;
@@ -246,6 +259,36 @@ int lv_chain_walk_packed(struct libvhost_vq *vq, struct libvhost_chain *out, str
 
 /* Packed device: copies descriptors that are available and not yet read. False: there are none, or no room. */
 bool lv_packed_read_ahead(struct libvhost_vq *vq);
+
+/* A descriptor that may cross regions or be misaligned: bytes one by one, each read once. False: not mapped. */
+bool lv_desc_copy(bool swap, const struct lv_snapshot *snap, uint64_t gpa, struct lv_desc *out);
+/*
+ * Drivers in the field put longer requests than the ring has entries into indirect tables (virtio 1.2, 2.7.5.3.1
+ * forbids it); no more pieces than this fit a libvhost_chain anyway.
+ */
+#define LV_INDIRECT_MAX 1024u
+
+/*
+ * mark.c, device role. lv_vq_set_log(): while nobody serves the queue; log is borrowed, NULL = none; data: buffers are
+ * logged; used_log: guest address of the used ring, LV_NOT_LOGGED. The rest is only called while vq->log is set.
+ */
+void lv_vq_set_log(struct libvhost_vq *vq, struct lv_log *log, bool data, uint64_t used_log);
+/* Notes len bytes from offset on in the writable part of the request at head of a split ring. snap: the one that it was
+ * popped with. */
+void lv_chain_written(struct libvhost_vq *vq, const struct lv_snapshot *snap, uint16_t head, uint64_t offset,
+		      uint64_t len);
+/* The same for the request whose descriptors are the descs copies from first on. */
+void lv_packed_written(struct libvhost_vq *vq, const struct lv_snapshot *snap, uint32_t first, uint32_t descs,
+		       uint64_t offset, uint64_t len);
+/* Notes one range that the device wrote. */
+void lv_vq_note_written(struct libvhost_vq *vq, uint64_t gpa, uint64_t len);
+/* Marks what was noted: before the completions are published, so that they imply their marks. */
+void lv_vq_mark_data(struct libvhost_vq *vq);
+/* Marks bytes of the used ring, after they were written and a full fence. */
+void lv_vq_mark_used(struct libvhost_vq *vq, uint64_t offset, uint64_t bytes);
+/* The same for a packed ring, which is logged where it lies: n descriptors from pos on; the device area. */
+void lv_vq_mark_descs(struct libvhost_vq *vq, uint16_t pos, uint32_t n);
+void lv_vq_mark_event(struct libvhost_vq *vq);
 
 /* The used index in memory: where a split ring whose device died continues. 0 or -EFAULT. */
 int lv_split_used_idx(const struct lv_snapshot *snap, uint64_t used_gpa, uint16_t *idx);

@@ -129,6 +129,7 @@ int blk_device_serve(void *arg, uint32_t queue, struct libvhost_vq *vq)
 {
 	struct libvhost_iov iov[PIECES];
 	struct libvhost_chain chain;
+	uint64_t written;
 	int rc = 0;
 
 	(void)queue;
@@ -137,7 +138,11 @@ int blk_device_serve(void *arg, uint32_t queue, struct libvhost_vq *vq)
 		rc = libvhost_vq_pop(vq, &chain);
 		if (rc <= 0)
 			return rc;
-		rc = libvhost_vq_push(vq, chain.head, execute(arg, &chain));
+		written = execute(arg, &chain);
+		/* the status lies at the end, and a read that failed may have begun */
+		rc = libvhost_vq_wrote(vq, chain.head, written, chain.write_len - written);
+		if (rc == 0)
+			rc = libvhost_vq_push(vq, chain.head, written);
 		if (rc < 0)
 			return rc;
 	}
