@@ -15,8 +15,8 @@
 
 #define F(bit)		    (1ull << (bit))
 #define F_PROTOCOL_FEATURES F(30)
-/* Bits that promise what this version does not do: dirty log, IOMMU, packed rings, notification data. */
-#define F_UNSUPPORTED (F(26) | F(33) | F(34) | F(36) | F(38) | F(39) | F(40) | F(41))
+/* Bits that promise what this version does not do: IOMMU, packed rings, notification data. */
+#define F_UNSUPPORTED (F(33) | F(34) | F(36) | F(38) | F(39) | F(40) | F(41))
 #define MAX_WORKERS   64u
 #define DEFAULT_SLOTS 509u
 #define DEFAULT_MS    1000u
@@ -103,11 +103,11 @@ static int take_opts(struct libvhost_backend *b, const struct libvhost_backend_o
 		b->opts.num_workers = 0; /* nothing to serve: a bridge only talks */
 	else if (!b->opts.num_workers)
 		b->opts.num_workers = 1;
-	b->features = b->opts.features | LV_F_VERSION_1 | F_PROTOCOL_FEATURES;
-	b->protocol_features = F(LIBVHOST_PROTOCOL_F_MQ) | F(LIBVHOST_PROTOCOL_F_REPLY_ACK) |
-			       F(LIBVHOST_PROTOCOL_F_RESET_DEVICE) | F(LIBVHOST_PROTOCOL_F_CONFIGURE_MEM_SLOTS) |
-			       F(LIBVHOST_PROTOCOL_F_STATUS) | F(LIBVHOST_PROTOCOL_F_INFLIGHT_SHMFD) |
-			       F(LIBVHOST_PROTOCOL_F_GET_VRING_BASE_INFLIGHT);
+	b->features = b->opts.features | LV_F_VERSION_1 | LV_F_LOG_ALL | F_PROTOCOL_FEATURES;
+	b->protocol_features = F(LIBVHOST_PROTOCOL_F_MQ) | F(LIBVHOST_PROTOCOL_F_LOG_SHMFD) |
+			       F(LIBVHOST_PROTOCOL_F_REPLY_ACK) | F(LIBVHOST_PROTOCOL_F_RESET_DEVICE) |
+			       F(LIBVHOST_PROTOCOL_F_CONFIGURE_MEM_SLOTS) | F(LIBVHOST_PROTOCOL_F_STATUS) |
+			       F(LIBVHOST_PROTOCOL_F_INFLIGHT_SHMFD) | F(LIBVHOST_PROTOCOL_F_GET_VRING_BASE_INFLIGHT);
 	if (b->opts.config_len || b->ops.get_config)
 		b->protocol_features |= F(LIBVHOST_PROTOCOL_F_CONFIG) | F(LIBVHOST_PROTOCOL_F_BACKEND_REQ);
 	return 0;

@@ -17,6 +17,9 @@
 #define LV_BACKEND_EVENTS 64u
 #define LV_BACKEND_CONFIG 256u
 
+#define LV_F_LOG_ALL (1ull << 26) /* VHOST_F_LOG_ALL */
+#define LV_ADDR_LOG  1u		  /* VHOST_VRING_F_LOG, the only flag of ring addresses */
+
 /* One ring as the front-end set it up. vq exists from the first start until the ring is stopped. */
 struct lv_ring {
 	uint32_t index, num, base;
@@ -46,7 +49,8 @@ struct lv_session {
 	struct libvhost_mem *mem;
 	struct lv_ring *rings; /* num_queues */
 	struct lv_session_inflight inflight;
-	int channel; /* to the front-end, -1 = none */
+	struct lv_log *log; /* where it wants to know what is written, NULL = nowhere */
+	int channel;	    /* to the front-end, -1 = none */
 };
 
 /* One socket connection. One answer at a time: nothing is read while it waits to leave. */
@@ -107,6 +111,16 @@ bool lv_session_knows(uint32_t op);
 bool lv_session_close(struct lv_session *s, uint32_t timeout_ms);
 /* Everything but the connection and the memory map back to the beginning. 0 or -ETIMEDOUT. */
 int lv_session_reset(struct lv_session *s);
+
+/* log.c */
+int lv_session_set_log(struct lv_session *s, struct libvhost_req *req);
+/* Gives the queues, which rest, the log that they are to write by features and address flags. */
+void lv_session_apply_log(struct lv_session *s);
+void lv_ring_apply_log(struct lv_session *s, struct lv_ring *ring);
+/* The ring's address flags, and whether its used ring lies in the log. 0 or -EINVAL. */
+int lv_ring_check_log(const struct lv_session *s, const struct lv_ring *ring);
+/* No queue is left. */
+void lv_session_drop_log(struct lv_session *s);
 
 /* memory.c; handlers */
 int lv_session_set_table(struct lv_session *s, struct libvhost_req *req);

@@ -39,19 +39,48 @@ int lv_ring_set_num(struct lv_session *s, struct libvhost_req *req)
 	return 0;
 }
 
+static bool same_areas(const struct libvhost_vring_addr *a, const struct libvhost_vring_addr *b)
+{
+	return a->desc == b->desc && a->avail == b->avail && a->used == b->used;
+}
+
+/* The addresses of a ring in use stay; only the dirty log comes and goes with them. */
+static int set_log_only(struct lv_session *s, struct lv_ring *ring, const struct libvhost_vring_addr *addr)
+{
+	const struct libvhost_vring_addr old = ring->addr;
+	int rc;
+
+	ring->addr = *addr;
+	rc = lv_ring_check_log(s, ring);
+	if (rc == 0)
+		rc = lv_ring_pause(s, ring, s->b->opts.timeout_ms);
+	if (rc < 0)
+		ring->addr = old;
+	else
+		lv_ring_apply_log(s, ring);
+	lv_ring_update(s, ring);
+	return rc;
+}
+
 int lv_ring_set_addr(struct lv_session *s, struct libvhost_req *req)
 {
-	struct lv_ring *ring, old;
-	int rc = resting(s, req, &ring);
+	const struct libvhost_vring_addr *addr = &req->arg.addr;
+	struct lv_ring *ring = find(s, req), old;
+	int rc;
 
+	if (ring && ring->vq && !ring->broken && same_areas(addr, &ring->addr))
+		return set_log_only(s, ring, addr);
+	rc = resting(s, req, &ring);
 	if (rc < 0)
 		return rc;
-	if (!ring->num || req->arg.addr.flags) /* the dirty log is not offered */
+	if (!ring->num)
 		return -EINVAL;
 	old = *ring;
-	ring->addr = req->arg.addr;
+	ring->addr = *addr;
 	ring->has_addr = true;
-	rc = lv_ring_locate(s, ring, &(struct libvhost_vq_opts){0});
+	rc = lv_ring_check_log(s, ring);
+	if (rc == 0)
+		rc = lv_ring_locate(s, ring, &(struct libvhost_vq_opts){0});
 	if (rc == 0)
 		rc = lv_ring_update(s, ring);
 	if (rc < 0)

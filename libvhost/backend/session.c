@@ -50,6 +50,7 @@ int lv_session_reset(struct lv_session *s)
 	if (rc < 0)
 		return rc;
 	lv_session_drop_inflight(s);
+	lv_session_drop_log(s);
 	s->features = 0;
 	s->features_set = s->wire.f30_acked = false;
 	s->status = 0;
@@ -62,22 +63,31 @@ static int get_features(struct lv_session *s, struct libvhost_req *req)
 	return 0;
 }
 
-/* Bit 30 decides whether rings wait for SET_VRING_ENABLE, so it cannot change under a ring that runs either. */
+/*
+ * Bit 30 decides whether rings wait for SET_VRING_ENABLE, so it cannot change under a ring that runs either; only the
+ * dirty log comes and goes.
+ */
 static int set_features(struct lv_session *s, struct libvhost_req *req)
 {
-	uint64_t features = req->arg.u64;
+	const uint64_t features = req->arg.u64, changed = s->features_set ? features ^ s->features : 0;
+	int rc = 0;
 
 	if (features & ~s->b->features)
 		return -EINVAL;
-	if (s->features_set && features != s->features)
-		for (uint32_t q = 0; q < s->b->opts.num_queues; q++)
-			if (s->rings[q].vq)
-				return -EBUSY;
-	s->features = features;
-	s->features_set = true;
-	s->wire.f30_acked = features & F_PROTOCOL_FEATURES;
+	for (uint32_t q = 0; changed & ~LV_F_LOG_ALL && q < s->b->opts.num_queues; q++)
+		if (s->rings[q].vq)
+			return -EBUSY;
+	if (changed & LV_F_LOG_ALL)
+		rc = lv_rings_pause(s);
+	if (rc == 0) {
+		s->features = features;
+		s->features_set = true;
+		s->wire.f30_acked = features & F_PROTOCOL_FEATURES;
+	}
+	if (rc == 0 && changed & LV_F_LOG_ALL)
+		lv_session_apply_log(s);
 	lv_rings_update(s);
-	return 0;
+	return rc;
 }
 
 static int get_protocol_features(struct lv_session *s, struct libvhost_req *req)
@@ -185,6 +195,7 @@ static const handler_fn handlers[] = {
 	[LIBVHOST_OP_SET_OWNER] = set_owner,
 	[LIBVHOST_OP_RESET_OWNER] = reset,
 	[LIBVHOST_OP_SET_MEM_TABLE] = lv_session_set_table,
+	[LIBVHOST_OP_SET_LOG_BASE] = lv_session_set_log,
 	[LIBVHOST_OP_SET_VRING_NUM] = lv_ring_set_num,
 	[LIBVHOST_OP_SET_VRING_ADDR] = lv_ring_set_addr,
 	[LIBVHOST_OP_SET_VRING_BASE] = lv_ring_set_base,
@@ -244,6 +255,7 @@ bool lv_session_close(struct lv_session *s, uint32_t timeout_ms)
 	if (!clean)
 		return false;
 	lv_session_drop_inflight(s);
+	lv_session_drop_log(s);
 	libvhost_mem_free(s->mem);
 	s->mem = NULL;
 	return true;
