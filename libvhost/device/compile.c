@@ -127,9 +127,10 @@ static int add_addr(struct lv_compile *c, uint32_t queue, const struct lv_record
 		return queue_fail(c, queue, -EINVAL, LIBVHOST_EK_MEMORY,
 				  "descriptor table, available or used ring is outside the memory that the device can "
 				  "reach");
+	/* for packed rings the specification says nothing; DPDK adds the place of a descriptor to it */
 	if (c->env->rec->flags & LV_RF_LOG) {
 		addr.flags = 1;
-		addr.log = q->used;
+		addr.log = c->env->rec->acked[0] & LV_BIT(LV_F_RING_PACKED) ? q->desc : q->used;
 	}
 	add_ring(c, LIBVHOST_OP_SET_VRING_ADDR, queue)->arg.addr = addr;
 	return 0;

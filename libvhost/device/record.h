@@ -28,7 +28,7 @@ enum {
 
 struct lv_record_queue {
 	uint32_t flags, num, base, reserved;
-	uint64_t desc, avail, used; /* guest-physical; the dirty log gets used, too */
+	uint64_t desc, avail, used; /* guest-physical; the dirty log gets used (packed: desc), too */
 };
 
 enum {
