@@ -312,8 +312,9 @@ LIBVHOST_API int libvhost_dev_set_config(struct libvhost_dev *dev, uint32_t offs
 					 uint32_t type, uint32_t timeout_ms);
 
 /**
- * Masks (@p mask 1) or unmasks a queue's interrupt: while masked, calls of the device go to a private eventfd. @return
- * 0; -ENOENT; errors of exec. Since 0.1.
+ * Masks (@p mask 1) or unmasks a queue's interrupt: while masked, calls of the device go to a private eventfd. Works
+ * also while the peer is away: the replay takes it along. @return 0; -ENOENT; -EBUSY (an operation talks to the peer:
+ * repeat it when that has ended); errors of exec. Since 0.1.
  */
 LIBVHOST_API int libvhost_virtqueue_mask(struct libvhost_dev *dev, uint32_t index, uint32_t mask);
 

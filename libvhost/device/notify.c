@@ -48,17 +48,21 @@ static int send_fd(struct libvhost_dev *dev, uint32_t op, uint32_t index, int fd
 	return r;
 }
 
-static int rebind(struct libvhost_dev *dev, uint32_t index, int fd)
+/* Moves the guest's notifications between two descriptors of a queue (-1 = none), or leaves them where they are. */
+static int rebind(struct libvhost_dev *dev, uint32_t index, int from, int to)
 {
 	int r = 0;
 
-	if (!dev->bound[index])
+	if (from >= 0)
+		dev->ops.bind_notifier(dev->ops.arg, index, from, 0);
+	if (to >= 0)
+		r = dev->ops.bind_notifier(dev->ops.arg, index, to, 1);
+	dev->bound[index] = to >= 0 && !r;
+	if (!r)
 		return 0;
-	dev->ops.bind_notifier(dev->ops.arg, index, dev->fds[index].kick, 0);
-	if (fd >= 0)
-		r = dev->ops.bind_notifier(dev->ops.arg, index, fd, 1);
-	dev->bound[index] = fd >= 0 && !r;
-	return r;
+	dev->bound[index] = from >= 0 && !dev->ops.bind_notifier(dev->ops.arg, index, from, 1);
+	return lv_fail(&dev->err, r, LIBVHOST_EK_REFUSED, "set_kick: bind_notifier refused queue %u with %d; it is %s",
+		       index, r, dev->bound[index] ? "bound as before" : "not bound any more: enable_notifiers");
 }
 
 /* Puts fd (owned from now on) in force. */
@@ -77,6 +81,21 @@ static void swap_fd(struct libvhost_dev *dev, uint32_t index, int *slot, int fd,
 	lv_fd_close(old);
 }
 
+/* The guest first, then the peer: what the guest kicks meanwhile waits in the new descriptor. */
+static int change_kick(struct libvhost_dev *dev, uint32_t index, int fd)
+{
+	const bool bound = dev->bound[index];
+	const int was = dev->fds[index].kick;
+	int r = bound ? rebind(dev, index, was, fd) : 0;
+
+	if (r || !(dev->rec->queue[index].flags & LV_RQ_RUNNING))
+		return r;
+	r = send_fd(dev, LIBVHOST_OP_SET_VRING_KICK, index, fd);
+	if (r && bound)
+		(void)rebind(dev, index, fd, was); /* the peer's refusal is the error to report */
+	return r;
+}
+
 int libvhost_dev_set_kick(struct libvhost_dev *dev, uint32_t index, int fd)
 {
 	int ours = -1, r;
@@ -91,10 +110,7 @@ int libvhost_dev_set_kick(struct libvhost_dev *dev, uint32_t index, int fd)
 						   "set_kick: queue %u is kicked by message (IN_BAND)", index));
 	if (fd >= 0 && (ours = lv_fd_dup(fd)) < 0)
 		return lv_dev_release(dev, lv_fd_fail(dev, ours, index, "the new kick descriptor"));
-	if (dev->rec->queue[index].flags & LV_RQ_RUNNING)
-		r = send_fd(dev, LIBVHOST_OP_SET_VRING_KICK, index, ours);
-	if (!r)
-		r = rebind(dev, index, ours);
+	r = change_kick(dev, index, ours);
 	if (r) {
 		lv_fd_close(ours);
 		return lv_dev_release(dev, r);
@@ -125,6 +141,15 @@ int libvhost_dev_set_call(struct libvhost_dev *dev, uint32_t index, int fd)
 	return lv_dev_release(dev, r);
 }
 
+/* Lock held. */
+static void flip_mask(struct libvhost_dev *dev, uint32_t index, bool mask)
+{
+	if (mask)
+		dev->rec->queue[index].flags |= LV_RQ_MASKED;
+	else
+		dev->rec->queue[index].flags &= ~(uint32_t)LV_RQ_MASKED;
+}
+
 static int set_masked(struct libvhost_dev *dev, uint32_t index, bool mask)
 {
 	struct lv_queue_fds *fds = &dev->fds[index];
@@ -137,12 +162,54 @@ static int set_masked(struct libvhost_dev *dev, uint32_t index, bool mask)
 	if (r)
 		return r;
 	pthread_mutex_lock(&dev->lock);
-	if (mask)
-		dev->rec->queue[index].flags |= LV_RQ_MASKED;
-	else
-		dev->rec->queue[index].flags &= ~(uint32_t)LV_RQ_MASKED;
+	flip_mask(dev, index, mask);
 	pthread_mutex_unlock(&dev->lock);
 	return 0;
+}
+
+/* Nobody is there to be told: the replay takes the mask along. Lock held, nobody inside. */
+static bool waits_for_peer(const struct libvhost_dev *dev)
+{
+	const struct lv_operation *op = &dev->op;
+
+	if (dev->state == LIBVHOST_DEV_DISCONNECTED)
+		return op->kind == LV_OP_NONE;
+	return dev->state == LIBVHOST_DEV_RECONNECTING &&
+	       (op->kind == LV_OP_NONE || (op->kind == LV_OP_RECONNECT && op->opening));
+}
+
+/* Lock held. */
+static int mask_unheard(struct libvhost_dev *dev, uint32_t index, bool mask)
+{
+	struct lv_queue_fds *fds;
+
+	if (index >= dev->rec->num_queues || !(dev->rec->queue[index].flags & LV_RQ_SET))
+		return not_set_up(dev, index);
+	fds = &dev->fds[index];
+	if (mask && fds->masked < 0) {
+		const int made = lv_eventfd();
+
+		if (made < 0)
+			return lv_fd_fail(dev, made, index, "its private call eventfd");
+		fds->masked = made;
+	}
+	flip_mask(dev, index, mask);
+	return 0;
+}
+
+/* A guest masks and unmasks whether its back-end is there or not. False: it is there. */
+static bool mask_while_away(struct libvhost_dev *dev, uint32_t index, bool mask, int *result)
+{
+	bool away;
+
+	pthread_mutex_lock(&dev->lock);
+	while (dev->inside && dev->state == LIBVHOST_DEV_RECONNECTING && dev->op.async && !lv_dev_in_callback(dev))
+		pthread_cond_wait(&dev->idle, &dev->lock); /* dispatch never stays inside for long */
+	away = !dev->inside && waits_for_peer(dev);
+	if (away)
+		*result = mask_unheard(dev, index, mask);
+	pthread_mutex_unlock(&dev->lock);
+	return away;
 }
 
 /* Unmasking returns only when the peer confirmed the real descriptor: what it signalled before is in the private one
@@ -153,6 +220,8 @@ int libvhost_virtqueue_mask(struct libvhost_dev *dev, uint32_t index, uint32_t m
 
 	if (!dev)
 		return -EINVAL;
+	if (mask_while_away(dev, index, mask, &r))
+		return r;
 	r = lv_queue_claim(dev, index, "virtqueue_mask");
 	if (r)
 		return r;

@@ -112,6 +112,16 @@ static int call(struct devrig *r, unsigned which)
 		return libvhost_dev_force_stop(r->dev);
 	case 12:
 		return libvhost_dev_dispatch(r->dev, 0);
+	case 13:
+		return libvhost_dev_start_queue(r->dev, 0, 0);
+	case 14:
+		return libvhost_dev_stop_queue(r->dev, 0, 0);
+	case 15:
+		return libvhost_dev_reset_queue(r->dev, 0, 0);
+	case 16:
+		return libvhost_dev_prepare_inflight(r->dev, 0);
+	case 17:
+		return libvhost_config_mask(r->dev, 1);
 	default:
 		return libvhost_dev_reconnect(r->dev, NULL);
 	}
@@ -122,7 +132,7 @@ static const struct expectation table[] = {
 	{"set_queue", 0, -EBUSY, -EIO, -ENOTCONN},
 	{"clear_queue", 0, -EBUSY, -EIO, -ENOTCONN},
 	{"set_kick", 0, 0, -EIO, -ENOTCONN},
-	{"mask", 0, 0, -EIO, -ENOTCONN},
+	{"mask", 0, 0, -EIO, 0}, /* the replay takes it along */
 	{"get_config", 0, 0, -EIO, -ENOTCONN},
 	{"set_config", 0, 0, -EIO, -ENOTCONN},
 	{"enable_notifiers", 0, 0, -EIO, -ENOTCONN},
@@ -131,6 +141,11 @@ static const struct expectation table[] = {
 	{"stop", -EALREADY, 0, 0, -ENOTCONN},
 	{"force_stop", -EALREADY, 0, 0, -EALREADY},
 	{"dispatch", 0, 0, 0, 0},
+	{"start_queue", -EINVAL, -EALREADY, -EIO, -ENOTCONN},
+	{"stop_queue", -EALREADY, 0, -EIO, -ENOTCONN},
+	{"reset_queue", 0, 0, -EIO, -ENOTCONN},
+	{"prepare_inflight", -ENOTSUP, -EBUSY, -EIO, -ENOTCONN},
+	{"config_mask", 0, 0, 0, 0},
 	{"reconnect", 0, 0, 0, 0},
 };
 
