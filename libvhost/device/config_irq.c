@@ -6,6 +6,7 @@
 #include "device/device.h"
 
 #include <errno.h>
+#include <string.h>
 #include "core/wire.h"
 
 void lv_config_changed(struct libvhost_dev *dev)
@@ -19,6 +20,11 @@ void lv_config_changed(struct libvhost_dev *dev)
 		lv_eventfd_signal(irq->fd);
 	pthread_mutex_unlock(&dev->lock);
 	lv_event_simple(dev, LIBVHOST_EVENT_CONFIG_CHANGE, LIBVHOST_NONE, 0, "");
+}
+
+bool lv_config_differs(const struct lv_record *was, const struct lv_record *is)
+{
+	return memcmp(was->config, is->config, was->config_len);
 }
 
 int libvhost_dev_set_config_call(struct libvhost_dev *dev, int fd)

@@ -309,6 +309,8 @@ int lv_fd_fail(struct libvhost_dev *dev, int error, uint32_t queue, const char *
 void lv_queues_release_held(struct lv_record *rec);
 /* The peer's configuration space is not what it was: tells host and guest. */
 void lv_config_changed(struct libvhost_dev *dev);
+/* Whether what was known of it is something else now. */
+bool lv_config_differs(const struct lv_record *was, const struct lv_record *is);
 
 /* ---- event.c ---- */
 

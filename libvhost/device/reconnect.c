@@ -148,10 +148,12 @@ static void report_reconnected(struct libvhost_dev *dev)
 static void came_back(struct libvhost_dev *dev)
 {
 	const uint64_t generation = dev->rec->generation + 1;
+	bool changed;
 
 	if (lv_dev_was_running(dev))
 		dev->ack_all_next = false; /* else the start that failed is still to come */
 	lv_dev_settle_memory(dev, lv_dev_was_running(dev));
+	changed = lv_config_differs(dev->rec, dev->op.work);
 	lv_dev_adopt(dev);
 	pthread_mutex_lock(&dev->lock);
 	dev->rec->generation = generation;
@@ -160,6 +162,8 @@ static void came_back(struct libvhost_dev *dev)
 	lv_dev_table_limit(dev);
 	lv_queues_poke(dev, true);
 	report_reconnected(dev);
+	if (changed)
+		lv_config_changed(dev);
 }
 
 /* Back to waiting for the peer, with the pause grown so far. */
