@@ -91,7 +91,7 @@ int libvhost_dev_save_inflight(struct libvhost_dev *dev, void *buf, size_t *len)
 
 static int bad(struct libvhost_dev *dev, const char *why)
 {
-	return lv_fail(&dev->err, -EBADMSG, LIBVHOST_EK_ARGUMENT, "load_inflight: %s", why);
+	return lv_fail(&dev->err, -EBADMSG, LIBVHOST_EK_DAMAGED, "load_inflight: %s", why);
 }
 
 /* The header in the host's byte order, checked against itself, the content and the queues. */
