@@ -24,6 +24,7 @@ struct walk {
 	uint32_t entries, left;	    /* in the table; steps the walk may still take */
 	bool inside;		    /* an indirect table */
 	uint32_t descs, id, last;   /* packed: taken from the ring; buffer id and copy of the last of them */
+	bool complete;		    /* packed: all copies are there */
 };
 
 static LV_COLD int violation(struct walk *w, const struct lv_desc *d, const char *what)
@@ -91,7 +92,7 @@ static inline int fetch_copy(struct walk *w, uint32_t i, struct lv_desc *d)
 	w->at = lv_pos_next(p->avail, w->descs, w->vq->opts.num) & LV_POS_SLOT;
 	if (LV_UNLIKELY(!w->left))
 		return violation(w, d, "chain does not end, or descriptors are offered that are still in flight");
-	if (LV_UNLIKELY(w->descs == p->staged && !lv_packed_read_ahead(w->vq)))
+	if (LV_UNLIKELY(w->descs == p->staged && !w->complete && !lv_packed_read_ahead(w->vq)))
 		return violation(w, d, "chain goes on with a descriptor that is not available");
 	w->left--;
 	meta = p->copies[i].meta;
@@ -249,6 +250,18 @@ int lv_chain_walk(struct libvhost_vq *vq, uint16_t head, struct libvhost_chain *
 	return rc;
 }
 
+static int finish_packed(struct walk *w, struct libvhost_chain *out, struct lv_walked *walked)
+{
+	const struct libvhost_vq *vq = w->vq;
+
+	if (LV_UNLIKELY(w->id >= vq->opts.num || vq->pdev.taken[w->id].state != LV_HEAD_FREE))
+		return lv_vq_break(w->vq, "slot %u: request with buffer id %u, which %s", w->head, w->id,
+				   w->id >= vq->opts.num ? "does not exist" : "is still in flight");
+	fill_in(out, w, w->id);
+	*walked = (struct lv_walked){.descs = w->descs, .last = w->last};
+	return 0;
+}
+
 int lv_chain_walk_packed(struct libvhost_vq *vq, struct libvhost_chain *out, struct lv_walked *walked)
 {
 	struct walk w = {.vq = vq,
@@ -260,12 +273,23 @@ int lv_chain_walk_packed(struct libvhost_vq *vq, struct libvhost_chain *out, str
 			 .left = vq->pdev.free_count};
 	int rc = walk(&w, true, vq->pdev.free_head);
 
-	if (rc < 0)
-		return rc;
-	if (LV_UNLIKELY(w.id >= vq->opts.num || vq->pdev.taken[w.id].state != LV_HEAD_FREE))
-		return lv_vq_break(vq, "slot %u: request with buffer id %u, which %s", w.head, w.id,
-				   w.id >= vq->opts.num ? "does not exist" : "is still in flight");
-	fill_in(out, &w, w.id);
-	*walked = (struct lv_walked){.descs = w.descs, .last = w.last};
-	return 0;
+	return rc < 0 ? rc : finish_packed(&w, out, walked);
+}
+
+int lv_chain_walk_copies(struct libvhost_vq *vq, uint32_t first, uint32_t descs, struct libvhost_chain *out,
+			 struct lv_walked *walked)
+{
+	struct walk w = {.vq = vq,
+			 .iov = out->iov,
+			 .cap = out->iov_cap,
+			 .packed = true,
+			 .swap = true,
+			 .left = descs,
+			 .complete = true};
+	int rc = walk(&w, true, first);
+
+	if (rc == 0 && w.descs != descs)
+		rc = lv_vq_break(vq, "a request in the inflight region ends after %u of %u descriptors", w.descs,
+				 descs);
+	return rc < 0 ? rc : finish_packed(&w, out, walked);
 }

@@ -7,8 +7,6 @@
 
 #include "vring/vring.h"
 
-#define REGION_VERSION 1
-
 void lv_inflight_split_batch(struct lv_inflight *t, const struct lv_used_elem *done, uint32_t n)
 {
 	uint16_t head = __atomic_load_n(&t->split->last_batch_head, __ATOMIC_RELAXED); /* never followed so far */
@@ -27,45 +25,38 @@ void lv_inflight_split_commit(struct lv_inflight *t, const struct lv_used_elem *
 	__atomic_store_n(&t->split->used_idx, used_idx, __ATOMIC_RELEASE);
 }
 
-/* Private copy of a region: whatever the front-end writes meanwhile, decisions are made on this. */
-struct entry {
-	uint64_t counter;
-	uint16_t index;
-	bool marked;
-};
-
-static void read_split(const struct lv_inflight *t, struct entry *entries)
+/* Whatever the front-end writes meanwhile, decisions are made on this. */
+static void read_split(const struct lv_inflight *t, struct lv_inflight_mark *entries)
 {
 	for (uint32_t i = 0; i < t->num; i++) {
 		const struct lv_inflight_split_desc *d = &t->split->desc[i];
 
-		entries[i] = (struct entry){.counter = __atomic_load_n(&d->counter, __ATOMIC_RELAXED),
-					    .index = (uint16_t)i,
-					    .marked = __atomic_load_n(&d->inflight, __ATOMIC_RELAXED)};
+		entries[i] = (struct lv_inflight_mark){.counter = __atomic_load_n(&d->counter, __ATOMIC_RELAXED),
+						       .index = (uint16_t)i,
+						       .marked = __atomic_load_n(&d->inflight, __ATOMIC_RELAXED)};
 	}
 }
 
 static int older(const void *one, const void *other)
 {
-	const struct entry *a = one, *b = other;
+	const struct lv_inflight_mark *a = one, *b = other;
 
 	if (a->counter != b->counter)
 		return a->counter < b->counter ? -1 : 1;
 	return a->index < b->index ? -1 : a->index > b->index; /* only in a region that somebody tampered with */
 }
 
-/* What is marked, oldest first, is to be served again. Reorders entries. */
-static void plan_again(struct lv_inflight *t, struct entry *entries)
+void lv_inflight_line_up(struct lv_inflight *t, struct lv_inflight_mark *marks)
 {
 	t->n_again = 0;
 	for (uint32_t i = 0; i < t->num; i++)
-		if (entries[i].marked)
-			entries[t->n_again++] = entries[i];
-	qsort(entries, t->n_again, sizeof(*entries), older);
+		if (marks[i].marked)
+			marks[t->n_again++] = marks[i];
+	qsort(marks, t->n_again, sizeof(*marks), older);
 	for (uint32_t i = 0; i < t->n_again; i++)
-		t->again[i] = entries[i].index;
+		t->again[i] = marks[i].index;
 	if (t->n_again)
-		t->counter = entries[t->n_again - 1].counter + 1;
+		t->counter = marks[t->n_again - 1].counter + 1;
 }
 
 /*
@@ -82,7 +73,7 @@ static void init_split(struct libvhost_vq *vq, struct lv_inflight *t, uint32_t e
 	__atomic_store_n(&r->desc_num, (uint16_t)entries, __ATOMIC_RELEASE);
 	__atomic_store_n(&r->last_batch_head, 0, __ATOMIC_RELEASE);
 	__atomic_store_n(&r->used_idx, vq->dev.used_idx, __ATOMIC_RELEASE);
-	__atomic_store_n(&r->version, REGION_VERSION, __ATOMIC_RELEASE);
+	__atomic_store_n(&r->version, LV_INFLIGHT_VERSION, __ATOMIC_RELEASE);
 }
 
 /* Copies the heads that used.idx completed but the region does not know yet. How many, or -EBADMSG. */
@@ -105,7 +96,7 @@ static int read_batch(struct libvhost_vq *vq, struct lv_inflight *t, uint16_t *h
 	return n;
 }
 
-static int recover_split(struct libvhost_vq *vq, struct lv_inflight *t, struct entry *entries)
+static int recover_split(struct libvhost_vq *vq, struct lv_inflight *t, struct lv_inflight_mark *entries)
 {
 	const uint16_t avail = lv_ring_idx(&vq->ring, vq->ring.avail), used = vq->dev.used_idx;
 	const int batch = read_batch(vq, t, t->again);
@@ -123,7 +114,7 @@ static int recover_split(struct libvhost_vq *vq, struct lv_inflight *t, struct e
 	for (int i = 0; i < batch; i++)
 		__atomic_store_n(&t->split->desc[t->again[i]].inflight, 0, __ATOMIC_RELEASE);
 	__atomic_store_n(&t->split->used_idx, used, __ATOMIC_RELEASE);
-	plan_again(t, entries);
+	lv_inflight_line_up(t, entries);
 	vq->dev.avail_idx = vq->dev.avail_seen = (uint16_t)(used + t->n_again);
 	vq->in_flight = t->n_again;
 	return 0;
@@ -133,14 +124,14 @@ static int begin_split(struct libvhost_vq *vq, struct lv_inflight *t, uint32_t r
 {
 	const uint16_t version = __atomic_load_n(&t->split->version, __ATOMIC_ACQUIRE);
 	const uint64_t features = __atomic_load_n(&t->split->features, __ATOMIC_RELAXED);
-	struct entry *entries;
+	struct lv_inflight_mark *entries;
 	int rc;
 
 	if (!version) {
 		init_split(vq, t, room);
 		return 0;
 	}
-	if (version != REGION_VERSION || features)
+	if (version != LV_INFLIGHT_VERSION || features)
 		return lv_vq_break(vq, "inflight region of version %u, features %#llx; known are version 1, none",
 				   version, (unsigned long long)features);
 	entries = calloc(t->num, sizeof(*entries));
@@ -149,23 +140,28 @@ static int begin_split(struct libvhost_vq *vq, struct lv_inflight *t, uint32_t r
 	return rc;
 }
 
+/* Room for everything that tracking will ever need. */
+static bool make_room(struct libvhost_vq *vq, struct lv_inflight *t)
+{
+	t->again = calloc(t->num, sizeof(*t->again));
+	if (!(vq->opts.features & LV_F_RING_PACKED))
+		return t->again;
+	t->own = calloc(t->num, sizeof(*t->own));
+	t->entry_of = calloc(vq->opts.num, sizeof(*t->entry_of));
+	return t->again && t->own && t->entry_of;
+}
+
 int lv_inflight_attach(struct libvhost_vq *vq, void *region, uint32_t entries)
 {
+	const bool packed = vq->opts.features & LV_F_RING_PACKED;
 	struct lv_inflight *t = calloc(1, sizeof(*t));
 	int rc = -ENOMEM;
 
-	if (vq->opts.features & LV_F_RING_PACKED) {
-		lv_inflight_free(t);
-		return lv_fail(&vq->err, -ENOTSUP, LIBVHOST_EK_UNSUPPORTED,
-			       "queue %u: a packed ring is not tracked in an inflight region; offer only one of both",
-			       vq->opts.index);
-	}
-	if (t)
-		t->again = calloc(vq->opts.num, sizeof(*t->again));
-	if (t && t->again) {
+	if (t) {
 		t->split = region;
-		t->num = vq->opts.num;
-		rc = begin_split(vq, t, entries);
+		t->num = packed ? entries : vq->opts.num;
+		if (make_room(vq, t))
+			rc = packed ? lv_inflight_packed_begin(vq, t) : begin_split(vq, t, entries);
 	}
 	if (rc < 0) {
 		lv_inflight_free(t);
@@ -184,5 +180,7 @@ void lv_inflight_free(struct lv_inflight *t)
 	if (!t)
 		return;
 	free(t->again);
+	free(t->own);
+	free(t->entry_of);
 	free(t);
 }

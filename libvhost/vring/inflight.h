@@ -14,6 +14,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#define LV_INFLIGHT_VERSION 1
+
 struct libvhost_vq;
 struct lv_used_elem;
 
@@ -63,19 +65,38 @@ static inline uint64_t lv_inflight_queue_bytes(uint32_t num, int packed)
 	return (bytes + 63) & ~63ull;
 }
 
+/* Private copy of what a packed region's entry says about others. */
+struct lv_inflight_entry {
+	uint16_t next, last, num;
+};
+
 /* One queue's tracker, made by attach and freed with the queue. The region stays the back-end's. */
 struct lv_inflight {
 	union {
 		struct lv_inflight_split *split;
 		struct lv_inflight_packed *packed;
 	};
-	uint32_t num;	  /* entries that are used: the ring's size, at most the region's */
+	uint32_t num;	  /* entries that are used: split: the ring's size; packed: the region's */
 	uint64_t counter; /* of the next request */
-	/* Requests that were in flight when tracking began, oldest first, each to be served once more before new ones.
-	 */
+	/* Requests in flight when tracking began, oldest first, each to be served once more before new ones: head
+	 * descriptors; packed: first entries. */
 	uint16_t *again;
 	uint32_t n_again, next_again;
+	/* packed: the region's lists are followed in private */
+	struct lv_inflight_entry *own;
+	uint16_t *entry_of; /* by buffer id */
+	uint16_t free_head;
+	uint32_t again_copy; /* the device's copy of the first descriptor of again[next_again] */
 };
+
+/* A region's mark as it was read, and in what order it was set. */
+struct lv_inflight_mark {
+	uint64_t counter;
+	uint16_t index;
+	bool marked;
+};
+/* What is marked, oldest first, is to be served again. Reorders marks. */
+void lv_inflight_line_up(struct lv_inflight *t, struct lv_inflight_mark *marks);
 
 static inline bool lv_inflight_again(const struct lv_inflight *t)
 {
@@ -100,9 +121,22 @@ static inline void lv_inflight_split_take(struct lv_inflight *t, uint32_t head)
 	__atomic_store_n(&d->inflight, 1, __ATOMIC_RELEASE);
 }
 
-/* Before used.idx: which entries the next value of it completes. */
+/* Split. Before used.idx: which entries the next value of it completes. */
 void lv_inflight_split_batch(struct lv_inflight *t, const struct lv_used_elem *done, uint32_t n);
 /* After it. */
 void lv_inflight_split_commit(struct lv_inflight *t, const struct lv_used_elem *done, uint32_t n, uint16_t used_idx);
+
+/* inflight_packed.c: the same for packed rings. */
+int lv_inflight_packed_begin(struct libvhost_vq *vq, struct lv_inflight *t);
+/* The request is about to be handed out: copies from first on are its descriptors. */
+void lv_inflight_packed_take(struct libvhost_vq *vq, uint32_t id, uint32_t first, uint32_t descs);
+/* Served once more: it has this buffer id. */
+static inline void lv_inflight_packed_retake(struct lv_inflight *t, uint32_t id)
+{
+	t->entry_of[id] = t->again[t->next_again];
+}
+/* Before the first of the used descriptors is stored: where the next one goes. And after it. */
+void lv_inflight_packed_batch(struct lv_inflight *t, const struct lv_used_elem *done, uint32_t n, uint16_t used);
+void lv_inflight_packed_commit(struct lv_inflight *t, const struct lv_used_elem *done, uint32_t n, uint16_t used);
 
 #endif

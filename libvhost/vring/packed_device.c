@@ -9,6 +9,8 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "vring/inflight.h"
+
 #define READ_AHEAD 16u /* descriptors; four cache lines */
 
 static int packed_device_notify(struct libvhost_vq *vq, bool on);
@@ -66,7 +68,7 @@ bool lv_packed_read_ahead(struct libvhost_vq *vq)
 
 static inline int look(struct libvhost_vq *vq)
 {
-	return vq->pdev.staged || lv_packed_read_ahead(vq);
+	return vq->pdev.staged || lv_inflight_again(vq->inflight) || lv_packed_read_ahead(vq);
 }
 
 /* Asks for a kick with the next request, then looks once more: the driver may have been faster. */
@@ -94,27 +96,52 @@ static int packed_device_notify(struct libvhost_vq *vq, bool on)
 	return 0;
 }
 
+/* From here on the request is in flight; its copies begin at first. */
+static void note(struct libvhost_vq *vq, const struct libvhost_chain *chain, uint32_t first, const struct lv_walked *w)
+{
+	vq->pdev.taken[chain->head] = (struct lv_packed_taken){
+		.writable = chain->write_len > UINT32_MAX ? UINT32_MAX : (uint32_t)chain->write_len,
+		.hold = (uint16_t)vq->hold,
+		.state = LV_HEAD_TAKEN,
+		.first = (uint16_t)first,
+		.last = (uint16_t)w->last,
+		.descs = (uint16_t)w->descs};
+	vq->holds[vq->hold].users++;
+	vq->requests++;
+	if (vq->in_order)
+		lv_order_add(&vq->pdev.order, chain->head);
+}
+
 /* The request's copies leave the free list. */
 static void take(struct libvhost_vq *vq, const struct libvhost_chain *chain, const struct lv_walked *w)
 {
 	struct lv_packed_device *d = &vq->pdev;
 
-	d->taken[chain->head] = (struct lv_packed_taken){
-		.writable = chain->write_len > UINT32_MAX ? UINT32_MAX : (uint32_t)chain->write_len,
-		.hold = (uint16_t)vq->hold,
-		.state = LV_HEAD_TAKEN,
-		.first = (uint16_t)d->free_head,
-		.last = (uint16_t)w->last,
-		.descs = (uint16_t)w->descs};
+	note(vq, chain, d->free_head, w);
+	if (vq->inflight)
+		lv_inflight_packed_take(vq, chain->head, d->free_head, w->descs);
 	d->free_head = d->link[w->last];
 	d->free_count -= w->descs;
 	d->staged -= w->descs;
 	d->avail = lv_pos_next(d->avail, w->descs, vq->opts.num);
-	vq->holds[vq->hold].users++;
 	vq->in_flight++;
-	vq->requests++;
-	if (vq->in_order)
-		lv_order_add(&d->order, chain->head);
+}
+
+/* What another back-end had in flight. It is marked in the region and counted already, and its copies lie ready. */
+static LV_COLD int pop_again(struct libvhost_vq *vq, struct libvhost_chain *chain)
+{
+	struct lv_inflight *t = vq->inflight;
+	const uint32_t first = t->again_copy, descs = t->own[t->again[t->next_again]].num;
+	struct lv_walked w;
+	int rc = lv_chain_walk_copies(vq, first, descs, chain, &w);
+
+	if (rc < 0)
+		return rc;
+	note(vq, chain, first, &w);
+	lv_inflight_packed_retake(t, chain->head);
+	t->again_copy += descs;
+	t->next_again++;
+	return 1;
 }
 
 static int packed_pop(struct libvhost_vq *vq, struct libvhost_chain *chain)
@@ -123,6 +150,8 @@ static int packed_pop(struct libvhost_vq *vq, struct libvhost_chain *chain)
 	struct lv_walked w;
 	int rc;
 
+	if (LV_UNLIKELY(lv_inflight_again(vq->inflight)))
+		return pop_again(vq, chain);
 	if (LV_UNLIKELY(vq->draining))
 		return 0;
 	rc = look(vq);
@@ -215,7 +244,11 @@ static uint32_t publish(struct libvhost_vq *vq)
 		pos = lv_pos_next(pos, t->descs, vq->opts.num);
 		moved += t->descs;
 	}
+	if (vq->inflight)
+		lv_inflight_packed_batch(vq->inflight, d->pending, d->n_pending, pos);
 	lv_packed_publish(&vq->packed, d->used, first);
+	if (vq->inflight)
+		lv_inflight_packed_commit(vq->inflight, d->pending, d->n_pending, pos);
 	d->used = pos;
 	d->n_pending = 0;
 	return moved;

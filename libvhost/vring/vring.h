@@ -256,6 +256,9 @@ struct lv_walked {
 	uint32_t descs, last; /* descriptors of the ring; last copy */
 };
 int lv_chain_walk_packed(struct libvhost_vq *vq, struct libvhost_chain *out, struct lv_walked *walked);
+/* The same for one whose descs copies begin at first and did not come from the ring. */
+int lv_chain_walk_copies(struct libvhost_vq *vq, uint32_t first, uint32_t descs, struct libvhost_chain *out,
+			 struct lv_walked *walked);
 
 /* Packed device: copies descriptors that are available and not yet read. False: there are none, or no room. */
 bool lv_packed_read_ahead(struct libvhost_vq *vq);

@@ -18,6 +18,7 @@
 #define BUFFERS (3 * PAGE)
 #define END	(4 * PAGE)
 #define COPIES	256u
+#define ENTRIES 11u /* of a packed region: more than the ring has */
 
 /* What the handler leaves behind it: kept with the memory, so that it dies with it. */
 struct journal {
@@ -31,6 +32,7 @@ struct plan {
 	uint32_t depth;	      /* taken before the first is completed */
 	uint16_t start;	      /* ring index */
 	bool warm, event_idx; /* the ring was in use before; with event indexes */
+	bool packed;
 };
 
 struct scene {
@@ -40,9 +42,15 @@ struct scene {
 	struct libvhost_vq *drv, *dev;
 	struct libvhost_vq_opts opts;
 	struct lv_split_ring ring;
-	struct lv_inflight_split *split;
+	struct lv_packed_ring pring;
+	uint16_t begun; /* packed: where this life's requests begin */
+	union {
+		struct lv_inflight_split *split;
+		struct lv_inflight_packed *region;
+	};
 	struct journal *journal;
-	uint32_t first; /* id of the first request of this life */
+	uint32_t first;	    /* id of the first request of this life */
+	uint16_t ids[MOST]; /* packed: the buffer ids of its requests */
 	struct stores stores;
 };
 
@@ -55,19 +63,22 @@ static void offer_requests(struct scene *x)
 		CHECK_EQ(libvhost_vq_add(x->drv, bufs, 1, 1, x->first + i), 0);
 	}
 	CHECK(libvhost_vq_kick(x->drv) >= 0);
+	for (uint32_t i = 0; i < x->plan.n && x->plan.packed; i++)
+		x->ids[i] = lv_meta_id(lv_packed_load(&x->pring, lv_pos_next(x->begun, 2 * i + 1, NUM)));
 }
 
-/* Ring areas in one page, the region in the next. */
+/* Ring areas in one page, the region in the next. A packed ring starts so that it laps after a few descriptors. */
 static void lay_out(struct scene *x)
 {
-	struct libvhost_vq_layout l = {.size = sizeof(l)};
-	const uint64_t features = LV_F_VERSION_1 | (x->plan.event_idx ? LV_F_EVENT_IDX : 0);
+	const uint64_t features =
+		LV_F_VERSION_1 | (x->plan.event_idx ? LV_F_EVENT_IDX : 0) | (x->plan.packed ? LV_F_RING_PACKED : 0);
 
-	CHECK_EQ(libvhost_vq_layout(NUM, features, &l), 0);
+	x->begun = x->plan.start;
 	x->opts = (struct libvhost_vq_opts){.size = sizeof(x->opts),
+					    .flags = x->plan.packed ? LIBVHOST_VQ_HAS_BASE : 0,
 					    .num = NUM,
 					    .features = features,
-					    .base = x->plan.start,
+					    .base = x->plan.packed ? lv_pos_base(x->plan.start) : x->plan.start,
 					    .desc = AT,
 					    .avail = AT + 0x400,
 					    .used = AT + 0x800};
@@ -75,6 +86,7 @@ static void lay_out(struct scene *x)
 					 .avail = (void *)(x->mem + 0x400),
 					 .used = (void *)(x->mem + 0x800),
 					 .num = NUM};
+	x->pring = (struct lv_packed_ring){.desc = (void *)x->mem, .num = NUM};
 	x->split = (void *)(x->mem + REGION);
 	x->journal = (void *)(x->mem + JOURNAL);
 }
@@ -87,9 +99,10 @@ static int begin(struct scene *x)
 	libvhost_vq_free(x->dev);
 	x->dev = NULL;
 	o.role = LIBVHOST_VQ_DEVICE;
-	o.base = lv_ring_idx(&x->ring, x->ring.used); /* what a front-end knows of a dead device */
+	/* what a front-end knows of a dead device: of a packed ring only where it once began */
+	o.base = x->plan.packed ? lv_pos_base(x->begun) : lv_ring_idx(&x->ring, x->ring.used);
 	CHECK_EQ(libvhost_vq_new(x->g.ctx, x->g.mem, &o, &x->dev), 0);
-	return lv_inflight_attach(x->dev, x->mem + REGION, NUM);
+	return lv_inflight_attach(x->dev, x->mem + REGION, x->plan.packed ? ENTRIES : NUM);
 }
 
 struct taken {
@@ -171,6 +184,8 @@ static void scene_open(struct scene *x, const struct plan *plan)
 		CHECK_EQ(libvhost_vq_get_used(x->drv, used, &n), 0);
 		CHECK_EQ(n, plan->n);
 		x->first = plan->n;
+		if (plan->packed)
+			x->begun = lv_pos_next(x->begun, 2 * plan->n, NUM);
 	}
 	offer_requests(x);
 }
@@ -198,27 +213,72 @@ static uint32_t id_of(const struct scene *x, uint32_t head)
 	return (uint32_t)((x->ring.desc[head].addr - AT - BUFFERS) / 64);
 }
 
-static struct state look_at(struct scene *x)
+static void look_at_split(struct scene *x, struct state *s)
 {
 	const uint16_t start = (uint16_t)(x->plan.start + x->first);
-	struct state s = {.used = lv_ring_idx(&x->ring, x->ring.used), .journal = *x->journal};
 
-	s.published = (uint16_t)(s.used - start);
-	CHECK(s.published <= x->plan.n);
-	for (uint16_t i = 0; i < s.published; i++)
-		s.times[id_of(x, lv_used_get(&x->ring, (uint16_t)(start + i)).id)]++;
+	s->used = lv_ring_idx(&x->ring, x->ring.used);
+	s->published = (uint16_t)(s->used - start);
+	CHECK(s->published <= x->plan.n);
+	for (uint16_t i = 0; i < s->published; i++)
+		s->times[id_of(x, lv_used_get(&x->ring, (uint16_t)(start + i)).id)]++;
 	for (uint32_t head = 0; head < NUM; head++) {
 		if (!x->split->desc[head].inflight)
 			continue;
 		CHECK_EQ(x->split->desc[head].inflight, 1);
-		s.marked[id_of(x, head)] = true;
-		s.n_marked++;
+		s->marked[id_of(x, head)] = true;
+		s->n_marked++;
 	}
+}
+
+/* The driver's buffer ids are its own; this life's requests got theirs in the order of x->ids. */
+static uint32_t id_of_buffer(const struct scene *x, uint32_t buffer)
+{
+	for (uint32_t i = 0; i < x->plan.n; i++)
+		if (x->ids[i] == buffer)
+			return x->first + i;
+	lv_test_fail(__FILE__, __LINE__, "buffer id %u was not offered", buffer);
+}
+
+/* Used descriptors as a driver finds them: from where it is, each two further. */
+static void look_at_packed(struct scene *x, struct state *s)
+{
+	uint16_t pos = x->begun;
+
+	while (s->published < x->plan.n) {
+		const uint64_t meta = lv_packed_load(&x->pring, pos);
+
+		if (!lv_meta_is(meta, lv_used_bits(pos)))
+			break;
+		s->times[id_of_buffer(x, lv_meta_id(meta))]++;
+		s->published++;
+		pos = lv_pos_next(pos, 2, NUM);
+	}
+	s->used = pos;
+	for (uint32_t i = 0; i < ENTRIES; i++) {
+		const struct lv_inflight_packed_desc *d = &x->region->desc[i];
+
+		if (!d->inflight || !x->region->version)
+			continue;
+		CHECK_EQ(d->inflight, 1);
+		s->marked[(d->addr - AT - BUFFERS) / 64] = true;
+		s->n_marked++;
+	}
+}
+
+static struct state look_at(struct scene *x)
+{
+	struct state s = {.journal = *x->journal};
+
+	if (x->plan.packed)
+		look_at_packed(x, &s);
+	else
+		look_at_split(x, &s);
 	return s;
 }
 
 /* Invariants 1 to 4 (and what 5 starts from) on memory as a crash left it. */
-static void check_memory(struct scene *x, const struct state *s)
+static void check_split(struct scene *x, const struct state *s)
 {
 	const struct lv_inflight_split *r = x->split;
 	uint16_t behind = (uint16_t)(s->used - r->used_idx), head = r->last_batch_head;
@@ -248,6 +308,66 @@ static void check_memory(struct scene *x, const struct state *s)
 				CHECK(r->desc[a].counter != r->desc[b].counter); /* 2: the counter came first */
 }
 
+/* The same rules in a packed region: what counts as in flight is marked and outside the free list that holds. */
+static void check_packed(struct scene *x, const struct state *s)
+{
+	const struct lv_inflight_packed *r = x->region;
+	const uint16_t old = (uint16_t)(r->old_used_idx | r->old_used_wrap_counter << 15);
+	const uint16_t now = (uint16_t)(r->used_idx | r->used_wrap_counter << 15);
+	bool free[ENTRIES] = {false}, held[2 * MOST] = {false};
+	const bool published = now != old && s->used == now;
+
+	if (!r->version)
+		return;
+	CHECK(s->used == old || s->used == now); /* 1, 3: the region knows where the ring is, or will be */
+	for (uint16_t i = published ? r->free_head : r->old_free_head; i < ENTRIES; i = r->desc[i].next) {
+		CHECK(!free[i]);
+		free[i] = true;
+	}
+	for (uint32_t i = 0; i < ENTRIES; i++)
+		if (r->desc[i].inflight && !free[i])
+			held[(r->desc[i].addr - AT - BUFFERS) / 64] = true;
+	for (uint32_t id = x->first; id < x->first + x->plan.n; id++) {
+		if (x->journal->seen[id] && !s->times[id])
+			CHECK(held[id]);	   /* 2: before the handler saw it, until it is used */
+		CHECK(!s->times[id] || !held[id]); /* 4: what is used is not in flight */
+	}
+	for (uint32_t a = 0; a < ENTRIES; a++)
+		for (uint32_t b = a + 1; b < ENTRIES; b++)
+			if (r->desc[a].inflight && !free[a] && r->desc[b].inflight && !free[b])
+				CHECK(r->desc[a].counter != r->desc[b].counter);
+}
+
+static void check_memory(struct scene *x, const struct state *s)
+{
+	if (x->plan.packed)
+		check_packed(x, s);
+	else
+		check_split(x, s);
+}
+
+/* Packed: the same, and every place between the used and the available position says available, so that the driver
+ * takes nothing there for used. */
+static void check_packed_successor(struct scene *x, const struct state *s)
+{
+	const struct lv_inflight *t = x->dev->inflight;
+	uint16_t pos = s->used;
+
+	for (uint32_t i = 0; i < t->n_again; i++) {
+		const struct lv_inflight_packed_desc *d = &x->region->desc[t->again[i]];
+		const uint64_t id = (d->addr - AT - BUFFERS) / 64;
+
+		CHECK(s->marked[id] && !s->times[id]);
+		if (i)
+			CHECK(x->region->desc[t->again[i - 1]].counter < d->counter);
+		for (int n = 0; n < 2; n++, pos = lv_pos_next(pos, 1, NUM))
+			CHECK(lv_meta_is(lv_packed_load(&x->pring, pos), lv_avail_bits(pos)));
+	}
+	CHECK_EQ(vq_info(x->dev).base, pos | (uint32_t)s->used << 16);
+	for (uint32_t id = x->first; id < x->first + x->plan.n; id++)
+		CHECK(!x->journal->seen[id] || s->times[id] || t->n_again);
+}
+
 /* Invariants 6 and 7 on the successor. */
 static void check_successor(struct scene *x, const struct state *s)
 {
@@ -255,6 +375,10 @@ static void check_successor(struct scene *x, const struct state *s)
 	const uint16_t avail = lv_ring_idx(&x->ring, x->ring.avail);
 	uint32_t expect = 0;
 
+	if (x->plan.packed) {
+		check_packed_successor(x, s);
+		return;
+	}
 	for (uint32_t id = x->first; id < x->first + x->plan.n; id++)
 		expect += s->marked[id] && !s->times[id];
 	CHECK_EQ(t->n_again, expect);
@@ -274,7 +398,10 @@ static void check_end(struct scene *x, const struct state *at)
 
 	CHECK_EQ(s.published, x->plan.n);
 	CHECK_EQ(s.n_marked, 0);
-	CHECK_EQ(x->split->used_idx, s.used);
+	if (x->plan.packed)
+		CHECK_EQ(x->region->used_idx, s.used & LV_POS_SLOT);
+	else
+		CHECK_EQ(x->split->used_idx, s.used);
 	for (uint32_t id = x->first; id < x->first + x->plan.n; id++) {
 		const uint32_t again = s.journal.executed[id] - at->journal.executed[id];
 
@@ -450,6 +577,38 @@ TEST(vring_crash, r132_a_split_ring_that_dies_twice)
 	for (plan.n = 1; plan.n <= 3; plan.n++)
 		runs += all_orders(plan, 1);
 	printf("# split ring, killed twice: %u crash points\n", runs);
+	CHECK(runs > 10000);
+}
+
+#define FRESH LV_POS_WRAP /* slot 0 of the first lap */
+
+TEST(vring_crash, r132_a_packed_ring_at_every_store)
+{
+	static const struct plan kinds[] = {
+		{.packed = true, .start = FRESH, .depth = MOST},
+		{.packed = true, .start = FRESH | 5, .depth = MOST, .warm = true},
+		{.packed = true, .start = 7, .depth = 2, .warm = true, .event_idx = true},
+	};
+	uint32_t runs = 0;
+
+	for (unsigned k = 0; k < sizeof(kinds) / sizeof(*kinds); k++) {
+		struct plan plan = kinds[k];
+
+		for (plan.n = 1; plan.n <= MOST; plan.n++)
+			runs += all_orders(plan, 0);
+	}
+	printf("# packed ring: %u crash points\n", runs);
+	CHECK(runs > 10000);
+}
+
+TEST(vring_crash, r132_a_packed_ring_that_dies_twice)
+{
+	struct plan plan = {.packed = true, .start = FRESH | 5, .depth = MOST, .warm = true};
+	uint32_t runs = 0;
+
+	for (plan.n = 1; plan.n <= 3; plan.n++)
+		runs += all_orders(plan, 1);
+	printf("# packed ring, killed twice: %u crash points\n", runs);
 	CHECK(runs > 10000);
 }
 #endif
