@@ -99,6 +99,78 @@ static struct libvhost_vq *driver(struct libvhost_ctx *ctx, struct libvhost_mem 
 	return libvhost_vq_new(ctx, mem, &v, &vq) ? NULL : vq;
 }
 
+/* A completion while the queue is masked: nothing at the call descriptor, and found once it is unmasked. */
+static int masked_request(struct libvhost_dev *dev, struct libvhost_vq *vq, uint32_t q)
+{
+	struct libvhost_buf bufs[3] = {
+		{.gpa = DATA, .len = 16}, {.gpa = DATA + 0x1000, .len = 4096}, {.gpa = DATA + 16, .len = 1}};
+	struct libvhost_queue o = {.size = sizeof(o)};
+	struct libvhost_used used;
+	struct pollfd p = {.events = POLLIN};
+	uint64_t calls;
+	uint32_t n = 0;
+
+	if (libvhost_dev_get_queue(dev, q, &o) || libvhost_virtqueue_mask(dev, q, 1))
+		return 0;
+	p.fd = o.call_fd;
+	if (poll(&p, 1, 0) == 1 && read(o.call_fd, &calls, sizeof(calls)) < 0)
+		return 0;
+	libvhost_vq_notify_enable(vq, 1);
+	if (libvhost_vq_add(vq, bufs, 1, 2, 1) || libvhost_vq_kick(vq) < 0)
+		return 0;
+	for (int i = 0; i < 300 && !n; i++) {
+		usleep(10000);
+		n = 1;
+		if (libvhost_vq_get_used(vq, &used, &n))
+			return 0;
+	}
+	usleep(10000); /* the call comes behind the used index */
+	return n == 1 && poll(&p, 1, 0) == 0 && !libvhost_virtqueue_mask(dev, q, 0) &&
+	       libvhost_virtqueue_pending(dev, q) == 1 && libvhost_virtqueue_pending(dev, q) == 0;
+}
+
+/* The guest gives queue 3 up and sets it up anew, while the others run. */
+static struct libvhost_vq *queue_again(struct libvhost_ctx *ctx, struct libvhost_mem *mem, struct libvhost_dev *dev)
+{
+	struct libvhost_queue o = {.size = sizeof(o), .num = NUM};
+	struct libvhost_vq *vq;
+	void *ring;
+
+	o.desc = RING(3);
+	o.avail = RING(3) + 0x1000;
+	o.used = RING(3) + 0x2000;
+	if (libvhost_dev_reset_queue(dev, 3, 0) || libvhost_mem_translate(mem, RING(3), 0x3000, &ring, NULL))
+		return NULL;
+	memset(ring, 0, 0x3000);
+	if (libvhost_dev_set_queue(dev, 3, &o))
+		return NULL;
+	vq = driver(ctx, mem, dev, 3);
+	if (!vq || !libvhost_dev_start_queue(dev, 3, 0))
+		return vq;
+	libvhost_vq_free(vq);
+	return NULL;
+}
+
+/* One queue at a time. The device has no region: this peer offers none. */
+static void single_queues(struct libvhost_ctx *ctx, struct libvhost_mem *mem, struct libvhost_dev *dev,
+			  struct libvhost_vq *vq)
+{
+	struct libvhost_vq *other = driver(ctx, mem, dev, 3);
+	struct libvhost_dev_info info = {.size = sizeof(info)};
+
+	result(libvhost_dev_stop_queue(dev, 2, 0) == 0, "stop queue 2", dev);
+	result(other && read_block(dev, mem, other, 3), "request in queue 3 meanwhile", dev);
+	result(libvhost_dev_start_queue(dev, 2, 0) == 0, "start queue 2", dev);
+	result(read_block(dev, mem, vq, 2), "request in queue 2", dev);
+	result(masked_request(dev, vq, 2), "a masked completion is found after unmask", dev);
+	libvhost_vq_free(other);
+	other = queue_again(ctx, mem, dev);
+	result(other && read_block(dev, mem, other, 3), "queue 3 reset, set up anew, and a request in it", dev);
+	libvhost_vq_free(other);
+	result(!libvhost_dev_info(dev, &info) && info.guarantee == LIBVHOST_GUARANTEE_NONE, "no region, no guarantee",
+	       dev);
+}
+
 static int wait_event(struct libvhost_dev *dev, uint32_t type)
 {
 	struct libvhost_event e;
@@ -132,8 +204,10 @@ static uint32_t state(struct libvhost_dev *dev)
 
 int main(int argc, char **argv)
 {
-	struct libvhost_dev_opts o = {
-		.size = sizeof(o), .flags = LIBVHOST_DEV_WAIT, .virtio_id = 2, .num_queues = QUEUES};
+	struct libvhost_dev_opts o = {.size = sizeof(o),
+				      .flags = LIBVHOST_DEV_WAIT | LIBVHOST_DEV_INFLIGHT,
+				      .virtio_id = 2,
+				      .num_queues = QUEUES};
 	struct libvhost_call_opts patient = {.size = sizeof(patient), .timeout_ms = 10000};
 	struct libvhost_ctx *ctx = NULL;
 	struct libvhost_mem *mem = NULL;
@@ -166,6 +240,7 @@ int main(int argc, char **argv)
 	result(libvhost_dev_stop(dev, NULL) == 0, "stop", dev);
 	result(libvhost_dev_start(dev, NULL) == 0, "start again", dev);
 	result(read_block(dev, mem, vq, 2), "request after restart", dev);
+	single_queues(ctx, mem, dev, vq);
 	libvhost_mem_begin(mem);
 	libvhost_mem_alloc(mem, 1ull << 32, RAM);
 	result(libvhost_mem_commit(mem, 0, NULL) == 0 && state(dev) == LIBVHOST_DEV_RUNNING, "hotplug while running",

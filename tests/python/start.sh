@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-# Ten library calls from Python start a device at a real back-end.
+# Python starts a device at a real back-end and controls it.
 . "$top_srcdir/tests/lib/tap.sh"
 . "$top_srcdir/tests/lib/peer.sh"
 qsd_null "$work/blk.sock" 1 || exit 1
