@@ -7,14 +7,29 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <time.h>
 
-/* A device that waits for its peer to come back keeps its operation; it takes the new map when it replays. */
+#define MOMENT_MS 200u /* far more than a thread in dispatch stays inside */
+
+/* Lock held. */
+static bool connects(const struct libvhost_dev *dev)
+{
+	return dev->op.kind == LV_OP_RECONNECT && dev->op.async && dev->op.opening;
+}
+
+/* A device that waits for its peer to come back keeps its operation; it takes the new map when it replays. Whoever
+ * happens to be inside meanwhile leaves in a moment. */
 static bool waits_for_peer(struct libvhost_dev *dev)
 {
+	const uint64_t end = lv_now(NULL) + MOMENT_MS * LV_NS_PER_MS;
+	const struct timespec until = {.tv_sec = (time_t)(end / 1000000000u), .tv_nsec = (long)(end % 1000000000u)};
 	bool waits;
 
 	pthread_mutex_lock(&dev->lock);
-	waits = dev->op.kind == LV_OP_RECONNECT && dev->op.async && dev->op.opening && !dev->inside;
+	while (connects(dev) && dev->inside && !lv_dev_in_callback(dev))
+		if (pthread_cond_timedwait(&dev->idle, &dev->lock, &until))
+			break;
+	waits = connects(dev) && !dev->inside;
 	if (waits) {
 		dev->inside = dev->mem_parked = true;
 		dev->owner = pthread_self();
