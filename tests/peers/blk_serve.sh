@@ -21,6 +21,7 @@ kill -9 "$serve_pid"
 serve "$work/disk.sock" --file "$work/disk.img" --queues 4
 check "kill -9 in mid-run, restarted on the stale socket: the run ends verified" wait $run
 check "it reconnected" grep -q '"reconnects": [1-9]' "$work/killed.json"
+check "it says how long the guest stood still" grep -q '"longest_stall_ms": 0*[1-9.]' "$work/killed.json"
 check "the image holds the pattern" "$image" "$work/disk.img" 9 134217728
 
 "$vhostctl" trace "$work/trace.sock" "user:$work/disk.sock" --once >"$work/trace.log" 2>&1 &

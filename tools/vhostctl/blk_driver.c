@@ -309,11 +309,25 @@ static int serve_events(struct blk_driver *d)
 		if (event.type == LIBVHOST_EVENT_DISCONNECTED || event.type == LIBVHOST_EVENT_LOST) {
 			if (recover(d, &event))
 				return 1;
+		} else if (event.type == LIBVHOST_EVENT_RECONNECTED) {
+			d->back_at = seconds_now() - (double)event.value[2] / 1e6;
 		} else if (event.type == LIBVHOST_EVENT_QUEUE_ERROR || event.type == LIBVHOST_EVENT_NEEDS_RESET) {
 			return complain("queue %u: %s", event.queue, event.text);
 		}
 	}
 	return 0;
+}
+
+/* The first completion after a restart: how long the guest stood still although the back-end was there. */
+static void note_stall(struct blk_driver *d)
+{
+	const double stall = seconds_now() - d->back_at;
+
+	d->back_at = 0;
+	if (d->stalls_count < sizeof(d->stalls) / sizeof(d->stalls[0]))
+		d->stalls[d->stalls_count++] = stall;
+	if (stall > d->longest_stall)
+		d->longest_stall = stall;
 }
 
 static int reap(struct blk_driver *d, uint32_t q, blk_done_fn done, void *arg, uint32_t *total)
@@ -329,6 +343,8 @@ static int reap(struct blk_driver *d, uint32_t q, blk_done_fn done, void *arg, u
 		if (rc < 0)
 			return complain("queue %u: the back-end wrote an impossible used ring (%s)", q, strerror(-rc));
 		*total += n;
+		if (n && d->back_at > 0)
+			note_stall(d);
 		for (uint32_t i = 0; i < n; i++) {
 			slot = (uint32_t)used[i].token;
 			bq->slots[slot].busy = false;

@@ -49,6 +49,10 @@ struct blk_driver {
 	uint64_t features, capacity_sectors;
 	double connect_to_running_s; /* measured around init and start */
 	uint64_t in_flight, reconnects, resubmitted;
+	double back_at;	   /* when a restarted back-end could be reached, until its first completion; 0 = long ago */
+	double stalls[64]; /* from there to the first completion, seconds, of the first 64 restarts */
+	uint32_t stalls_count;
+	double longest_stall;
 };
 
 /* Called for each completed request; data is its block. Returns non-zero to stop with an error it has printed. */

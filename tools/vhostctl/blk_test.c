@@ -203,6 +203,23 @@ static json_t *phase_json(const struct phase *p)
 			 histogram_quantile(&p->latency, 0.99) * 1e6);
 }
 
+static void print_stalls(const struct blk_driver *d)
+{
+	printf("from \"socket back\" to the first completion: %.3f ms at most; each:", d->longest_stall * 1e3);
+	for (uint32_t i = 0; i < d->stalls_count; i++)
+		printf(" %.3f", d->stalls[i] * 1e3);
+	printf("\n");
+}
+
+static json_t *stalls_json(const struct blk_driver *d)
+{
+	json_t *list = json_array();
+
+	for (uint32_t i = 0; i < d->stalls_count; i++)
+		json_array_append_new(list, json_real(d->stalls[i] * 1e3));
+	return list;
+}
+
 static void report(const struct test *t, const struct phase *phases, size_t count)
 {
 	const struct blk_driver *d = &t->driver;
@@ -221,12 +238,16 @@ static void report(const struct test *t, const struct phase *phases, size_t coun
 		       " reconnects, %" PRIu64 " requests offered again: OK\n",
 		       d->opts.queues, d->opts.depth, d->connect_to_running_s * 1e3, t->verified, d->reconnects,
 		       d->resubmitted);
+		if (d->stalls_count)
+			print_stalls(d);
 		return;
 	}
 	out = json_pack("{s:i, s:i, s:I, s:f, s:I, s:I, s:I, s:[]}", "queues", (int)d->opts.queues, "depth",
 			(int)d->opts.depth, "features", (json_int_t)d->features, "connect_to_running_ms",
 			d->connect_to_running_s * 1e3, "verified_bytes", (json_int_t)t->verified, "reconnects",
 			(json_int_t)d->reconnects, "resubmitted", (json_int_t)d->resubmitted, "phases");
+	json_object_set_new(out, "longest_stall_ms", json_real(d->longest_stall * 1e3));
+	json_object_set_new(out, "stalls_ms", stalls_json(d));
 	for (size_t i = 0; i < count; i++)
 		json_array_append_new(json_object_get(out, "phases"), phase_json(&phases[i]));
 	print_json(out);
