@@ -211,6 +211,41 @@ TEST(hostile_device, r154_a_refused_request_fails_its_start_by_name)
 		refused_start(OP(SET_MEM_TABLE), policy, PUPPET_PF(CONFIGURE_MEM_SLOTS));
 }
 
+static uint32_t logging(struct wire *w)
+{
+	struct libvhost_dev_info i = {.size = sizeof(i)};
+
+	CHECK_EQ(libvhost_dev_info(w->r.dev, &i), 0);
+	return i.logging;
+}
+
+/* A peer that says no to its log is lost: it may write what nobody copies. A new connection gets the log at its start.
+ */
+TEST(hostile_device, r154_a_refused_log_loses_the_device)
+{
+	uint32_t lost = 0;
+	struct wire w;
+
+	wire_init(&w);
+	w.p.features |= 1ull << 26;
+	wire_open(&w);
+	CHECK_EQ(start(&w), 0);
+	puppet_fault(&w.p, (struct puppet_fault){.op = OP(SET_LOG_BASE), .what = PUPPET_REFUSE});
+	CHECK_EQ(libvhost_mem_log_start(w.r.g.mem, 2000, &lost), 0);
+	CHECK_EQ(lost, 1);
+	CHECK_EQ(devrig_state(&w.r), LIBVHOST_DEV_LOST);
+	CHECK_EQ(devrig_error(&w.r).kind, LIBVHOST_EK_REFUSED);
+	CHECK_HAS(devrig_error(&w.r).text, "SET_LOG_BASE");
+	CHECK_EQ(logging(&w), 0);
+	CHECK_EQ(libvhost_dev_reconnect(w.r.dev, &patient), 0);
+	CHECK_EQ(devrig_state(&w.r), LIBVHOST_DEV_RUNNING);
+	CHECK_EQ(logging(&w), 1);
+	CHECK_EQ(libvhost_mem_log_stop(w.r.g.mem, 2000, &lost), 0);
+	CHECK_EQ(lost, 0);
+	CHECK_EQ(logging(&w), 0);
+	wire_close_replayed(&w, 1);
+}
+
 static bool impossible_base(struct puppet *p, const struct libvhost_req *req, const struct lv_user_msg *msg)
 {
 	(void)msg;
@@ -435,6 +470,29 @@ TEST(hostile_device, r180_a_restart_during_a_memory_change)
 			CHECK_EQ(lost, 0);
 			wire_close_replayed(&w, 3);
 		}
+}
+
+TEST(hostile_device, r180_a_restart_during_the_start_of_a_log)
+{
+	for (int what = PUPPET_DIE_BEFORE; what <= PUPPET_DIE_INSIDE; what++) {
+		uint32_t lost = 0;
+		struct wire w;
+
+		wire_init(&w);
+		w.p.features |= 1ull << 26;
+		wire_open(&w);
+		CHECK_EQ(start(&w), 0);
+		puppet_fault(&w.p,
+			     (struct puppet_fault){.op = OP(SET_LOG_BASE), .what = (enum puppet_what)what, .arg = 3});
+		CHECK_EQ(libvhost_mem_log_start(w.r.g.mem, 2000, &lost), 0);
+		if (what != PUPPET_DIE_AFTER || lost)
+			CHECK_EQ(lost, 1);
+		CHECK_EQ(libvhost_dev_reconnect(w.r.dev, &patient), 0);
+		CHECK_EQ(logging(&w), 1); /* the replay has the log */
+		CHECK_EQ(libvhost_mem_log_stop(w.r.g.mem, 2000, &lost), 0);
+		CHECK_EQ(lost, 0);
+		wire_close_replayed(&w, 1);
+	}
 }
 
 TEST(hostile_device, r180_a_restart_during_a_stop_or_a_configuration_read)
