@@ -20,6 +20,13 @@ qsd_file "$work/s" "$work/disk.img" 2 || exit 1
 exercise qemu-storage-daemon "user:$work/s" $blocks 200000
 end_peer "$qsd_pid"
 rm -f "$work/s"
+for version in new old; do
+	rust_blk $version || exit 1
+	rust_serve "$work/s" "$work/disk.img" 2 || exit 1
+	exercise "vhost-user-backend $(crate $version vhost-user-backend)" "user:$work/s" $blocks 100000
+	end_peer "$rust_pid"
+	rm -f "$work/s"
+done
 serve "$work/s" --file "$work/disk.img" --queues 2 || exit 1
 exercise "vhostctl serve" "user:$work/s" $blocks 200000
 tap_end
