@@ -167,7 +167,7 @@ static int stop_ended(struct libvhost_dev *dev, int r)
 	absorb_queues(dev);
 	if (ended_badly(dev) || dev->state == LIBVHOST_DEV_LOST)
 		lv_dev_disconnected(dev, r);
-	else
+	else if (told_anything(dev)) /* else it runs on: the peer has not heard of it */
 		lv_dev_lost(dev, r);
 	return 0;
 }
