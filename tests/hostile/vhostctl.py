@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 """vhostctl with a back-end that dies or falls silent at each message in turn: it ends in time, with one line on standard
-error and exit status 1."""
+error and exit status 1. And its own fault injection: each request of a device's life fails once."""
+import json
 import os
 import pathlib
 import subprocess
@@ -78,11 +79,67 @@ def sweep(folder, command, how):
     tap.check(f"{command}: a back-end that {HOW[how]} of {at} messages", not wrong, wrong)
 
 
+FAULTS = {  # what it does to a request, and the states in which a device may be found then
+    "refuse": {"none", "negotiated", "lost"},
+    "drop": {"none", "negotiated", "lost"},
+    "kill": {"none", "disconnected"},
+    "ENOMEM": {"none", "negotiated", "running"},
+}
+
+
+def blk_test(path, *args):
+    return subprocess.run([VHOSTCTL, "blk-test", "--quiet", f"--timeout={TIMEOUT_MS}", *args, f"user:{path}"],
+                          capture_output=True, text=True, timeout=120, check=False)
+
+
+def fail_each(path, how):
+    """--fail-nth all: every request of a life fails in its turn, is reported, and the device comes back."""
+    begin = time.monotonic()
+    child = blk_test(path, "--json", f"--fail-nth=all:{how}")
+    rows = json.loads(child.stdout) if child.returncode == 0 else []
+    took = time.monotonic() - begin
+    wrong = [] if rows else [f"status {child.returncode}: {child.stderr}"]
+    for number, row in enumerate(rows, 1):
+        device = row["state"] != "none"
+        if (row["n"] != number or row["result"] == "ok" or row["state"] not in FAULTS[how]
+                or row["recovered"] != ("same device" if device else "new device")):
+            wrong.append(row)
+    seen = {row["request"].split()[0] for row in rows}
+    wrong += [f"{name} was never hit" for name in ("GET_FEATURES", "GET_CONFIG", "SET_VRING_ADDR", "GET_VRING_BASE")
+              if name not in seen]
+    print(f"# {len(rows)} requests, {took:.1f} s")
+    tap.check(f"blk-test --fail-nth all:{how}", not wrong, map(str, wrong))
+
+
+def fail_one(path):
+    child = blk_test(path, "--size=4096", "--fail-nth=3:drop")
+    wrong = child.returncode != 1 or child.stdout or child.stderr.count("\n") != 1
+    tap.check("blk-test --fail-nth 3:drop ends with one line", not wrong, repr(child))
+    child = blk_test(path, "--size=4096", "--fail-nth=1000")
+    tap.check("blk-test --fail-nth beyond the last request succeeds", child.returncode == 0, repr(child))
+    for text in ("0", "x", "3:never", "all:"):
+        child = blk_test(path, f"--fail-nth={text}")
+        tap.check(f"blk-test --fail-nth {text} is refused", child.returncode == 1 and "fail-nth" in child.stderr, repr(child))
+
+
+def faults(folder):
+    path = f"{folder}/serve"
+    ready = time.monotonic() + 10
+    with subprocess.Popen([VHOSTCTL, "serve", "blk", "--ram=1M", f"--socket={path}", "--quiet"]) as serve:
+        while not os.path.exists(path) and time.monotonic() < ready:
+            time.sleep(0.01)
+        for how in FAULTS:
+            fail_each(path, how)
+        fail_one(path)
+        serve.terminate()
+
+
 def main():
     with tempfile.TemporaryDirectory(prefix="libvhost-test.") as folder:
         for command in COMMANDS:
             for how in HOW:
                 sweep(folder, command, how)
+        faults(folder)
     tap.finish()
 
 

@@ -8,12 +8,14 @@
 
 #include "blk_driver.h"
 #include "cli.h"
+#include "fail_nth.h"
 #include "histogram.h"
 #include "pattern.h"
 
 struct args {
 	struct blk_driver_opts driver;
 	uint64_t size, seed;
+	struct fault fault;
 	double duration_s; /* 0 = once over the size */
 	bool verify, json, quiet;
 };
@@ -30,11 +32,12 @@ struct phase {
 struct test {
 	struct args args;
 	struct blk_driver driver;
+	struct libvhost_ctx *ctx; /* of the transport that lets requests fail */
 	struct phase *phase;
 	uint64_t verified;
 };
 
-enum { OPT_NO_VERIFY = 1000, OPT_POLL, OPT_RECONNECT, OPT_BLOCK };
+enum { OPT_NO_VERIFY = 1000, OPT_POLL, OPT_RECONNECT, OPT_BLOCK, OPT_FAIL_NTH };
 
 static const struct argp_option options[] = {
 	{"size", 's', "BYTES", 0, "bytes to write and read back (default 64M)", 0},
@@ -48,6 +51,10 @@ static const struct argp_option options[] = {
 	{"reconnect", OPT_RECONNECT, "MS", 0, "how long a lost back-end may stay away, 0 = not at all (default 10000)",
 	 0},
 	{"timeout", 'T', "MS", 0, "give up after so long without progress (default 10000)", 0},
+	{"fail-nth", OPT_FAIL_NTH, "N[:HOW]", 0,
+	 "let the N-th request to the back-end fail; HOW = refuse (default), drop (no answer), kill (hang up) or an "
+	 "errno name (not sent). N = all: each one in turn, in a short life each, with a table of what became of it",
+	 0},
 	{"json", 'j', NULL, 0, "print JSON", 0},
 	{"quiet", 'Q', NULL, 0, "no progress bar", 0},
 	{0},
@@ -87,6 +94,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		return 0;
 	case OPT_POLL:
 		a->driver.poll = true;
+		return 0;
+	case OPT_FAIL_NTH:
+		fault_parse(state, arg, &a->fault);
 		return 0;
 	case 'j':
 		a->json = true;
@@ -273,6 +283,23 @@ static int test(struct test *t)
 	return 0;
 }
 
+static int inject(struct test *t)
+{
+	struct blk_driver_opts *o = &t->args.driver;
+	int rc = libvhost_ctx_new(NULL, &t->ctx);
+
+	if (rc < 0)
+		return complain("out of memory");
+	rc = fault_transport_new(t->ctx, o->uri, o->timeout_ms, &t->args.fault, &o->transport);
+	if (rc < 0) {
+		complain_ctx(t->ctx, "connect", rc);
+		libvhost_ctx_free(t->ctx);
+		return 1;
+	}
+	o->uri = NULL;
+	return 0;
+}
+
 static int run(int argc, char **argv)
 {
 	static const struct argp argp = {options,
@@ -296,8 +323,15 @@ static int run(int argc, char **argv)
 
 	argp_parse(&argp, argc, argv, 0, NULL, &t.args);
 	catch_signals();
+	if (t.args.fault.all)
+		return fail_nth_all(&t.args.driver, &t.args.fault, t.args.json);
+	if (t.args.fault.nth && inject(&t))
+		return 1;
 	rc = blk_driver_open(&t.driver, &t.args.driver) || test(&t);
+	if (!t.driver.dev)
+		libvhost_transport_free(t.args.driver.transport); /* nobody took it over */
 	blk_driver_close(&t.driver);
+	libvhost_ctx_free(t.ctx);
 	return rc;
 }
 

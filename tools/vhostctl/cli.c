@@ -34,11 +34,25 @@ uint64_t parse_number(struct argp_state *state, const char *what, const char *te
 	return n << shift;
 }
 
+static char *complaint;
+static size_t complaint_cap;
+
+void complain_into(char *buf, size_t cap)
+{
+	complaint = buf;
+	complaint_cap = cap;
+}
+
 int complain(const char *fmt, ...)
 {
 	va_list args;
 
 	va_start(args, fmt);
+	if (complaint) {
+		vsnprintf(complaint, complaint_cap, fmt, args);
+		va_end(args);
+		return 1;
+	}
 	fputs("vhostctl: ", stderr);
 	vfprintf(stderr, fmt, args);
 	fputc('\n', stderr);

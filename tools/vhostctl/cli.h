@@ -20,6 +20,8 @@ extern const struct command probe_command, blk_test_command, net_test_command, s
  * [min, max]. */
 uint64_t parse_number(struct argp_state *state, const char *what, const char *text, uint64_t min, uint64_t max);
 
+/* Complaints go to a buffer instead, the last one stays; NULL = to standard error again. */
+void complain_into(char *buf, size_t cap);
 /* Prints "vhostctl: ..." on standard error and returns 1, the exit status of every failure. */
 int complain(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 /* The same with the library's own text. */
