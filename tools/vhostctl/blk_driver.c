@@ -137,6 +137,7 @@ static int negotiate(struct blk_driver *d)
 
 	for (const uint8_t *bit = wanted; *bit != LIBVHOST_INVALID_FEATURE_BIT; bit++)
 		want |= 1ull << *bit;
+	o.flags = d->opts.inflight ? LIBVHOST_DEV_INFLIGHT : 0;
 	o.num_queues = d->opts.queues;
 	o.config_size = BLK_CONFIG_BYTES;
 	o.timeout_ms = d->opts.timeout_ms;
@@ -158,6 +159,7 @@ static int negotiate(struct blk_driver *d)
 int blk_driver_open(struct blk_driver *d, const struct blk_driver_opts *opts)
 {
 	struct epoll_event ev = {.events = EPOLLIN, .data.u32 = UINT32_MAX};
+	struct libvhost_inflight region = {.size = sizeof(region)};
 	double before = seconds_now();
 	int rc;
 
@@ -178,6 +180,8 @@ int blk_driver_open(struct blk_driver *d, const struct blk_driver_opts *opts)
 	if (rc < 0)
 		return complain_dev(d->dev, "start", rc);
 	d->connect_to_running_s = seconds_now() - before;
+	if (opts->inflight && libvhost_dev_get_inflight(d->dev, &region) < 0)
+		return complain("the back-end has no inflight region");
 	d->info.size = sizeof(d->info);
 	libvhost_dev_info(d->dev, &d->info);
 	rc = libvhost_dev_fd(d->dev);
@@ -285,7 +289,7 @@ static int recover(struct blk_driver *d, const struct libvhost_event *event)
 
 	if (!d->opts.reconnect_ms)
 		return complain("the back-end went away: %s", event->text);
-	if (offer_again(d))
+	if (!d->opts.inflight && offer_again(d))
 		return 1;
 	do {
 		rc = libvhost_dev_reconnect(d->dev, &call);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
 /*
  * A small virtio block driver over the library: one device, some queues, a fixed number of request slots per queue. It
- * survives its back-end: after a disconnect it lays the rings out anew, offers what was in flight again and reconnects.
+ * survives its back-end: after a disconnect it lays the rings out anew, offers what was in flight again and reconnects;
+ * or, with an inflight region, it just reconnects.
  */
 #ifndef VHOSTCTL_BLK_DRIVER_H
 #define VHOSTCTL_BLK_DRIVER_H
@@ -18,6 +19,7 @@ struct blk_driver_opts {
 	uint32_t timeout_ms;   /* per control operation, and longest time without any completion */
 	uint32_t reconnect_ms; /* how long a lost back-end may stay away; 0 = a disconnect is an error */
 	bool poll;	       /* spin instead of sleeping */
+	bool inflight; /* leave what was in flight at a death to an inflight region, instead of offering it again */
 };
 
 struct blk_slot {

@@ -37,7 +37,7 @@ struct test {
 	uint64_t verified;
 };
 
-enum { OPT_NO_VERIFY = 1000, OPT_POLL, OPT_RECONNECT, OPT_BLOCK, OPT_FAIL_NTH };
+enum { OPT_NO_VERIFY = 1000, OPT_POLL, OPT_RECONNECT, OPT_BLOCK, OPT_FAIL_NTH, OPT_INFLIGHT };
 
 static const struct argp_option options[] = {
 	{"size", 's', "BYTES", 0, "bytes to write and read back (default 64M)", 0},
@@ -48,6 +48,8 @@ static const struct argp_option options[] = {
 	{"duration", 'D', "SECONDS", 0, "repeat each phase over the size for so long", 0},
 	{"no-verify", OPT_NO_VERIFY, NULL, 0, "do not compare what is read (for null devices)", 0},
 	{"poll", OPT_POLL, NULL, 0, "spin for completions instead of sleeping", 0},
+	{"inflight", OPT_INFLIGHT, NULL, 0,
+	 "trust the back-end's inflight region after its death, instead of offering requests again", 0},
 	{"reconnect", OPT_RECONNECT, "MS", 0, "how long a lost back-end may stay away, 0 = not at all (default 10000)",
 	 0},
 	{"timeout", 'T', "MS", 0, "give up after so long without progress (default 10000)", 0},
@@ -97,6 +99,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		return 0;
 	case OPT_FAIL_NTH:
 		fault_parse(state, arg, &a->fault);
+		return 0;
+	case OPT_INFLIGHT:
+		a->driver.inflight = true;
 		return 0;
 	case 'j':
 		a->json = true;
