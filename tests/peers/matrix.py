@@ -36,6 +36,16 @@ def all_names():
     return [op["name"] for side in messages() for op in side.values()]
 
 
+def parse_outcome(word):
+    """"X" -> taken, "X!" -> refused, "X=8" -> answered with 8 bytes."""
+    name, sign, size = re.fullmatch(r"(\w+)([!=]?)(\d*)", word).groups()
+    return name, {"": "yes", "!": "refused", "=": f"{size} bytes"}[sign]
+
+
+def write_outcome(name, outcome):
+    return name + {"yes": "", "refused": "!"}.get(outcome, "=" + outcome.split()[0])
+
+
 def read_table():
     """{peer: {"name", "version", "from", "works": [], "quirk": [(text, test)], "says": {message: outcome}}}"""
     peers, peer = {}, None
@@ -51,7 +61,7 @@ def read_table():
         elif key == "quirk":
             peer["quirk"].append(tuple(cells))
         elif key == "says":
-            peer["says"].update((word.rstrip("!"), "refused" if word.endswith("!") else "yes") for word in rest.split())
+            peer["says"].update(parse_outcome(word) for word in rest.split())
         else:
             sys.exit(f"{TABLE}: unknown word {key}")
     return peers
@@ -95,19 +105,21 @@ class Connection:
         """An answer speaks for everything before it: a request that a back-end cannot take ends the connection."""
         while self.asked:
             asked, flags = self.asked.pop(0)
-            refused = asked == number and self.refuses(number, flags, payload)
-            self.said.append((self.ours[asked]["name"], "refused" if refused else "yes"))
+            self.said.append((self.ours[asked]["name"], self.outcome(number, flags, payload) if asked == number else "yes"))
             if asked == number:
                 return
 
-    def refuses(self, number, flags, payload):
-        if self.ours[number]["reply"] == "ACK":
-            return bool(flags & NEED_REPLY) and any(payload)
-        return self.ours[number]["reply"] in ("OWN_CONFIG", "OWN_INFLIGHT") and not payload
+    def outcome(self, number, flags, payload):
+        """How big the answer to SET_LOG_BASE is, the specification leaves open."""
+        reply = self.ours[number]["reply"]
+        if reply == "LOG":
+            return f"{len(payload)} bytes"
+        refused = flags & NEED_REPLY and any(payload) if reply == "ACK" else not payload and reply in ("OWN_CONFIG", "OWN_INFLIGHT")
+        return "refused" if refused else "yes"
 
 
 def said(records):
-    """{message: "yes" | "refused"} in a record; yes once is yes."""
+    """{message: outcome} in a record; one that was taken once is taken."""
     operations, outcomes = messages(), {}
     for record in records:
         open_now, all_of_it = {}, []
@@ -122,7 +134,7 @@ def said(records):
             open_now[fd].feed(direction, bytes.fromhex(data[0]))
         for connection in all_of_it:
             for name, outcome in connection.said:
-                if outcomes.get(name) != "yes":
+                if outcomes.get(name, "refused") == "refused":
                     outcomes[name] = outcome
     return outcomes
 
@@ -133,7 +145,7 @@ def check_said(peer, records):
     wrong += [f"seen and not in the table: {name}" for name in have if name not in want]
     wrong += [f"{name}: the table says {want[name]}, now {have[name]}" for name in want if have.get(name, want[name]) != want[name]]
     if wrong:
-        wrong.append("says " + " ".join(name + "!" * (have[name] == "refused") for name in all_names() if name in have))
+        wrong.append("says " + " ".join(write_outcome(name, have[name]) for name in all_names() if name in have))
     return wrong
 
 
@@ -152,11 +164,12 @@ def doc():
             lines += ["", "| quirk | pinned by |", "|---|---|"]
             lines += [f"| {text} | `{test}` |" for text, test in peer["quirk"]]
         lines.append("")
-    lines += ["## Messages", "", "✓ taken; *refused*: answered with an error, the device goes on; – not exchanged.", "",
+    lines += ["## Messages", "", "✓ taken; *refused*: answered with an error, the device goes on; – not exchanged; bytes: how long the answer to "
+              "SET_LOG_BASE is.", "",
               "| message |" + "".join(f" {p['name']} {p['version']} |" for p in peers.values()), "|---" * (len(peers) + 1) + "|"]
-    cell = {"yes": "✓", "refused": "*refused*", None: "–"}
+    cell = {"yes": "✓", "refused": "*refused*", "absent": "–"}
     for name in used:
-        lines.append(f"| {name} |" + "".join(f" {cell[p['says'].get(name)]} |" for p in peers.values()))
+        lines.append(f"| {name} |" + "".join(f" {cell.get(o, o)} |" for o in (p["says"].get(name, "absent") for p in peers.values())))
     return "\n".join(lines) + "\n"
 
 

@@ -83,6 +83,19 @@ static void change_memory(void)
 		commit("remove memory");
 }
 
+static void log_memory(void)
+{
+	uint64_t bitmap[BYTES / 4096 / 64] = {0}, pages;
+	uint32_t lost = 0;
+	int rc = libvhost_mem_log_start(mem, WAIT_MS, &lost);
+
+	if (step("log start", lost ? -ENOTCONN : rc) < 0)
+		return;
+	step("log sync", libvhost_mem_log_sync(mem, BASE, BYTES, bitmap, &pages));
+	rc = libvhost_mem_log_stop(mem, WAIT_MS, &lost);
+	step("log stop", lost ? -ENOTCONN : rc);
+}
+
 static void run(int fixed)
 {
 	const struct libvhost_call_opts call = {.size = sizeof(call), .timeout_ms = WAIT_MS};
@@ -93,6 +106,7 @@ static void run(int fixed)
 	step("unmask", libvhost_virtqueue_mask(dev, 0, 0));
 	if (!fixed)
 		change_memory();
+	log_memory();
 	step("stop queue", libvhost_dev_stop_queue(dev, 0, WAIT_MS));
 	step("start queue", libvhost_dev_start_queue(dev, 0, WAIT_MS));
 	step("stop", libvhost_dev_stop(dev, &call));
