@@ -72,7 +72,8 @@ struct libvhost_thaw_opts {
 	struct libvhost_mem *mem;	    /**< the guest's memory; must hold what the peer has */
 	const struct libvhost_dev_ops *ops; /**< as at init; bind_notifier is called for queues that were bound */
 	const char *uri;		    /**< another place of the peer; NULL = the blob's */
-	uint32_t dev_flags; /**< LIBVHOST_DEV_AUTO_RECONNECT | LIBVHOST_DEV_WAIT; the rest is the blob's */
+	uint32_t dev_flags; /**< LIBVHOST_DEV_AUTO_RECONNECT (by the blob's policy) | LIBVHOST_DEV_WAIT; the rest is
+			     * the blob's */
 	uint32_t reserved;  /**< 0 */
 };
 

@@ -58,7 +58,7 @@ static void put_at(struct put *p, size_t at, uint64_t value, size_t n)
 static size_t begin(struct put *p, uint32_t type)
 {
 	put32(p, type);
-	put32(p, type == LV_BLOB_WRITER ? 0 : LV_BLOB_SECTION_NEEDED);
+	put32(p, type == LV_BLOB_WRITER || type == LV_BLOB_RECONNECT ? 0 : LV_BLOB_SECTION_NEEDED);
 	put64(p, 0);
 	return p->len;
 }
@@ -193,6 +193,19 @@ static void put_descriptors(struct put *p, const struct lv_blob *b)
 	end(p, s);
 }
 
+static void put_reconnect(struct put *p, const struct libvhost_reconnect_policy *policy)
+{
+	const size_t s = begin(p, LV_BLOB_RECONNECT);
+
+	put32(p, policy->mode);
+	put32(p, policy->attempts);
+	put32(p, policy->first_ms);
+	put32(p, policy->max_ms);
+	put32(p, policy->jitter_percent);
+	put32(p, 0);
+	end(p, s);
+}
+
 static void put_objects(struct put *p, const struct lv_blob *b)
 {
 	const size_t s = begin(p, LV_BLOB_OBJECTS);
@@ -240,7 +253,8 @@ uint32_t lv_blob_crc(const void *buf, size_t len)
 size_t lv_blob_encode(const struct lv_blob *b, void *buf, size_t cap)
 {
 	struct put p = {.buf = buf, .cap = cap};
-	const uint32_t sections = 6u + b->has_memory + (b->inflight_len > 0) + (b->num_objects > 0);
+	const uint32_t sections =
+		6u + b->has_memory + (b->inflight_len > 0) + (b->num_objects > 0) + (b->policy.size > 0);
 
 	put_bytes(&p, "LVFREEZE", 8);
 	put32(&p, LV_BLOB_MAJOR);
@@ -262,6 +276,8 @@ size_t lv_blob_encode(const struct lv_blob *b, void *buf, size_t cap)
 		put_inflight(&p, b);
 	if (b->num_objects)
 		put_objects(&p, b);
+	if (b->policy.size)
+		put_reconnect(&p, &b->policy);
 	put_at(&p, 16, p.len, 8);
 	if (p.len <= cap)
 		put_at(&p, LV_BLOB_CRC_AT, lv_blob_crc(buf, p.len), 4);

@@ -30,6 +30,7 @@ enum {
 	LV_BLOB_DESCRIPTORS = 7,
 	LV_BLOB_INFLIGHT = 8,
 	LV_BLOB_OBJECTS = 9,
+	LV_BLOB_RECONNECT = 10,
 };
 #define LV_BLOB_SECTION_NEEDED 0x1u /* a reader that does not know the section must refuse the blob */
 
@@ -84,7 +85,8 @@ struct lv_blob {
 	uint64_t doorbell[LIBVHOST_MAX_QUEUES]; /* offset in its file, where there is a descriptor */
 	uint32_t dev_flags, ack_policy, dev_bits;
 	uint64_t protocol_never;
-	bool has_memory; /* the peer has a table, perhaps an empty one */
+	struct libvhost_reconnect_policy policy; /* .size 0 = not told */
+	bool has_memory;			 /* the peer has a table, perhaps an empty one */
 	uint32_t num_regions;
 	struct lv_blob_region regions[LIBVHOST_MAX_REGIONS]; /* sorted by gpa, disjoint */
 	struct lv_connection conn;			     /* without its descriptors */

@@ -230,6 +230,20 @@ static const char *get_objects(struct get *g, struct lv_blob *b)
 	return wrong;
 }
 
+static const char *get_reconnect(struct get *g, struct lv_blob *b)
+{
+	struct libvhost_reconnect_policy *p = &b->policy;
+
+	p->size = sizeof(*p);
+	p->mode = get32(g);
+	p->attempts = get32(g);
+	p->first_ms = get32(g);
+	p->max_ms = get32(g);
+	p->jitter_percent = get32(g);
+	get32(g);
+	return NULL;
+}
+
 static const struct {
 	const char *name;
 	decode_fn decode;
@@ -244,6 +258,7 @@ static const struct {
 	[LV_BLOB_DESCRIPTORS] = {"descriptors", get_descriptors, true},
 	[LV_BLOB_INFLIGHT] = {"inflight", get_inflight, false},
 	[LV_BLOB_OBJECTS] = {"objects", get_objects, false},
+	[LV_BLOB_RECONNECT] = {"reconnect", get_reconnect, false},
 };
 #define KNOWN (sizeof(known) / sizeof(known[0]))
 

@@ -146,6 +146,8 @@ static int describe(struct libvhost_dev *dev, struct freezing *f)
 		      (dev->config_irq.masked ? LV_BLOB_D_CONFIG_MASKED : 0) |
 		      (dev->config_irq.pending ? LV_BLOB_D_CONFIG_PENDING : 0);
 	b->protocol_never = dev->opts.protocol_features;
+	b->policy = dev->backoff.policy;
+	b->policy.size = sizeof(b->policy);
 	r = take_connection(dev, f);
 	if (r)
 		return r;

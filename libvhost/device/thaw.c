@@ -307,6 +307,18 @@ static int from_device(struct thaw *t, int r)
 	return r ? lv_fail_copy(&t->ctx->err, &t->dev->err) : 0;
 }
 
+/* Whether it comes back by itself is the new host's decision, how it does was the old one's. */
+static int take_policy(struct thaw *t)
+{
+	const struct libvhost_reconnect_policy *p = &t->blob->policy;
+
+	if (!p->size || p->mode == LIBVHOST_RECONNECT_NONE || !(t->opts.dev_flags & LIBVHOST_DEV_AUTO_RECONNECT))
+		return 0;
+	if (!lv_reconnect_possible(t->dev))
+		return 0;
+	return from_device(t, libvhost_dev_set_reconnect(t->dev, p));
+}
+
 /* The transport is the device's on success and gone on failure. */
 static int take_part(struct thaw *t, struct libvhost_transport *transport)
 {
@@ -417,6 +429,8 @@ static int go_on(struct thaw *t)
 	if (!r)
 		r = take_part(t, transport);
 	if (!r)
+		r = take_policy(t);
+	if (!r)
 		r = from_device(t, lv_dev_claim(t->dev, LV_OP_INIT, LV_ANY_STATE, "thaw"));
 	if (r)
 		return r;
@@ -481,6 +495,8 @@ static int restore(struct thaw *t)
 	if (r)
 		return r;
 	r = take_part(t, transport);
+	if (!r)
+		r = take_policy(t);
 	if (!r)
 		r = make_fds(t);
 	if (!r && t->blob->inflight_len)
