@@ -34,7 +34,8 @@ extern "C" {
  * @param nfds  in: room; out: descriptors, which the caller owns (at most 40 + 5 per queue), also with -ENOSPC
  * @return 0; -ENOSPC (room; nothing was changed); -EBUSY (an operation runs, an answer of the peer is still on its way
  * or one of ours not sent: dispatch and try again; SNAPSHOT: running); -EINVAL (LOST, DISCONNECTED, flags); -ENOTSUP
- * (a transport that cannot be detached, several parts, a mapped shared-memory window); -ENOMEM. Since 0.1.
+ * (a transport that cannot be detached, several parts, a mapped shared-memory window); -EMFILE (a dirty log); -ENOMEM.
+ * Since 0.1.
  */
 LIBVHOST_API int libvhost_dev_freeze(struct libvhost_dev *dev, uint32_t flags, void *blob, size_t *blob_len, int *fds,
 				     uint32_t *nfds);

@@ -8,6 +8,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include "core/wire.h"
 #include "memory/backing.h"
 
 /* What only this process' options say; thaw is told anew. */
@@ -18,6 +19,8 @@ struct freezing {
 	struct lv_blob blob;
 	int fds[LV_BLOB_FDS];
 	uint8_t *region;
+	struct lv_log *log; /* of the guest's memory; its descriptor is duplicated when everything else is done */
+	uint32_t log_at;
 };
 
 static void add_fd(struct freezing *f, enum lv_blob_fd_kind kind, uint32_t index, int fd)
@@ -113,6 +116,26 @@ static int take_connection(struct libvhost_dev *dev, struct freezing *f)
 	return 0;
 }
 
+/* The record as the blob has it: the log is the memory's and may have come or gone while the device was stopped. */
+static int take_record(struct libvhost_dev *dev, struct freezing *f)
+{
+	struct lv_record *rec = f->blob.rec = lv_record_dup(dev->rec);
+
+	if (!rec)
+		return lv_fail(&dev->err, -ENOMEM, LIBVHOST_EK_NOMEM, "freeze: no memory for a copy of the record");
+	rec->flags &= ~(uint32_t)LV_RF_LOG;
+	if (f->blob.flags & LIBVHOST_FREEZE_SNAPSHOT)
+		rec->log_bytes = 0;
+	else
+		f->log = lv_mem_log(dev->mem);
+	if (!f->log)
+		return 0;
+	rec->flags |= LV_RF_LOG;
+	f->log_at = f->blob.nfds;
+	add_fd(f, LV_BLOB_FD_LOG, 0, f->log->fd);
+	return 0;
+}
+
 /* A snapshot holds the region itself. */
 static int take_region(struct libvhost_dev *dev, struct freezing *f)
 {
@@ -138,7 +161,6 @@ static int describe(struct libvhost_dev *dev, struct freezing *f)
 	int r;
 
 	strncpy(b->written_by, libvhost_version_string(), sizeof(b->written_by) - 1);
-	b->rec = dev->rec;
 	b->dev_flags = dev->opts.flags & ~HOST_FLAGS;
 	b->ack_policy = dev->opts.ack_policy;
 	b->dev_bits = (dev->ack_all_next ? LV_BLOB_D_ACK_ALL : 0) |
@@ -149,6 +171,8 @@ static int describe(struct libvhost_dev *dev, struct freezing *f)
 	b->policy = dev->backoff.policy;
 	b->policy.size = sizeof(b->policy);
 	r = take_connection(dev, f);
+	if (!r)
+		r = take_record(dev, f);
 	if (r)
 		return r;
 	if (!(b->flags & LIBVHOST_FREEZE_SNAPSHOT)) {
@@ -164,8 +188,7 @@ static int describe(struct libvhost_dev *dev, struct freezing *f)
 }
 
 /* Writes the blob if there is room, and stores in any case what it takes. 1 = written. */
-static int put_out(struct libvhost_dev *dev, const struct freezing *f, void *blob, size_t *blob_len, int *fds,
-		   uint32_t *nfds)
+static int put_out(struct libvhost_dev *dev, struct freezing *f, void *blob, size_t *blob_len, int *fds, uint32_t *nfds)
 {
 	const uint32_t count = f->blob.nfds;
 	const size_t len = lv_blob_encode(&f->blob, NULL, 0);
@@ -178,6 +201,14 @@ static int put_out(struct libvhost_dev *dev, const struct freezing *f, void *blo
 	if (!fits)
 		return lv_fail(&dev->err, -ENOSPC, LIBVHOST_EK_OUTPUT_TOO_SMALL,
 			       "freeze: needs room for %zu bytes and %u descriptors", len, count);
+	if (f->log) {
+		const int fd = lv_fd_dup(f->log->fd);
+
+		if (fd < 0)
+			return lv_fail_sys(&dev->err, -fd, "freeze: no descriptor left for the dirty log: %s",
+					   lv_errno_name(-fd));
+		f->fds[f->log_at] = fd;
+	}
 	lv_blob_encode(&f->blob, blob, len);
 	if (count)
 		memcpy(fds, f->fds, count * sizeof(*fds));
@@ -194,6 +225,7 @@ void lv_dev_let_go(struct libvhost_dev *dev, const struct lv_connection *conn)
 		part->peer_mem = NULL;
 		part->caps.flags &= ~LIBVHOST_TRANSPORT_CAN_REOPEN;
 	}
+	lv_dev_log_ended(dev);
 	lv_objects_forget(&dev->ctx->objects, &dev->share.objects);
 	dev->inflight.fd = -1;
 	lv_inflight_drop(dev);
@@ -250,8 +282,11 @@ int libvhost_dev_freeze(struct libvhost_dev *dev, uint32_t flags, void *blob, si
 		f->blob.flags = flags;
 		r = freeze(dev, f, blob, blob_len, fds, nfds);
 	}
-	if (f)
+	if (f) {
+		lv_log_put(f->log);
+		free(f->blob.rec);
 		free(f->region);
-	free(f);
+		free(f);
+	}
 	return lv_dev_release(dev, r);
 }

@@ -121,7 +121,7 @@ static int check_fds(const struct thaw *t)
 	return r;
 }
 
-/* Where a descriptor goes; NULL = adopt_doorbells() sees to it. */
+/* Where a descriptor goes; NULL = adopt_doorbells() or adopt_log() sees to it. */
 static int *slot_of(struct libvhost_dev *dev, struct lv_connection *conn, const struct lv_blob_fd *fd)
 {
 	struct lv_queue_fds *queue = &dev->fds[fd->index < dev->rec->num_queues ? fd->index : 0];
@@ -168,7 +168,10 @@ static void own_fds(const struct thaw *t)
 	const struct lv_connection *c = &t->blob->conn;
 
 	for (uint32_t i = 0; i < t->blob->nfds; i++)
-		fcntl(t->opts.fds[i], F_SETFD, FD_CLOEXEC);
+		if (t->blob->fds[i].kind == LV_BLOB_FD_LOG)
+			lv_fd_close(t->opts.fds[i]); /* the memory has its own */
+		else
+			fcntl(t->opts.fds[i], F_SETFD, FD_CLOEXEC);
 	if (t->opts.uri && strcmp(t->opts.uri, c->uri))
 		lv_fd_close(c->listener); /* the device comes back from another place */
 }
@@ -374,6 +377,33 @@ static int adopt_objects(struct thaw *t)
 		 : 0;
 }
 
+/* All devices of a guest write one log, in the file that they wrote before. The last thing that can fail: what the
+ * memory has taken over it keeps. */
+static int adopt_log(struct thaw *t)
+{
+	const int at = lv_blob_find_fd(t->blob, LV_BLOB_FD_LOG, 0);
+	struct lv_log *log;
+	int r = 0;
+
+	if (at >= 0)
+		r = lv_mem_adopt_log(t->opts.mem, t->opts.fds[at]);
+	if (r)
+		return lv_fail(&t->ctx->err, r == -EEXIST ? -EFAULT : r, LIBVHOST_EK_MEMORY,
+			       "thaw: descriptor %d as the dirty log: %s", t->opts.fds[at],
+			       r == -EEXIST ? "this memory logs to another file" : lv_errno_name(-r));
+	log = lv_mem_log(t->opts.mem);
+	if (log && at < 0 && lv_dev_was_running(t->dev)) {
+		lv_log_put(log);
+		return lv_fail(&t->ctx->err, -EFAULT, LIBVHOST_EK_MEMORY,
+			       "thaw: this memory logs what devices write, and the frozen one's peer does not");
+	}
+	if (lv_dev_was_running(t->dev))
+		t->dev->parts[0].peer_log = log;
+	else
+		lv_log_put(log);
+	return 0;
+}
+
 /* What runs lies in the map; the rest is looked at when it is started. */
 static int check_rings(struct thaw *t)
 {
@@ -410,6 +440,11 @@ static int settle(struct thaw *t)
 		r = adopt_objects(t);
 	if (!r)
 		r = bind_notifiers(t);
+	if (!r) {
+		r = adopt_log(t);
+		if (r)
+			lv_notifiers_drop(dev);
+	}
 	if (r)
 		return r;
 	lv_dev_table_limit(dev);

@@ -2,6 +2,7 @@
 /* The dirty log as the caller sees it: sync into a bitmap, or as ranges. */
 #include <errno.h>
 #include <inttypes.h>
+#include <sys/stat.h>
 
 #include "memory/object.h"
 
@@ -12,6 +13,50 @@ static int open_log(struct libvhost_mem *mem, const char *call, struct lv_log **
 	if (*log)
 		return 0;
 	return lv_fail(&mem->err, -EINVAL, LIBVHOST_EK_STATE, "%s: no dirty log; call libvhost_mem_log_start", call);
+}
+
+static bool same_file(int a, int b)
+{
+	struct stat x, y;
+
+	return !fstat(a, &x) && !fstat(b, &y) && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
+/* Under the lock, with no commit under way. */
+static int adopt(struct libvhost_mem *mem, int fd)
+{
+	const struct lv_log *have = atomic_load(&mem->log);
+	struct lv_snapshot *map;
+	struct lv_log *log;
+	bool covers;
+	int rc;
+
+	if (have)
+		return same_file(have->fd, fd) ? 0 : -EEXIST;
+	rc = lv_log_adopt(fd, &log);
+	if (rc < 0)
+		return rc == -EMFILE || rc == -ENOMEM ? rc : -EFAULT;
+	map = lv_mem_snapshot(mem);
+	covers = log->bytes >= lv_mem_log_bytes(map);
+	lv_snapshot_put(map);
+	if (!covers) {
+		lv_log_put(log);
+		return -EFAULT;
+	}
+	atomic_store(&mem->log, log);
+	return 0;
+}
+
+int lv_mem_adopt_log(struct libvhost_mem *mem, int fd)
+{
+	int rc;
+
+	pthread_mutex_lock(&mem->lock);
+	while (mem->committing)
+		pthread_cond_wait(&mem->idle, &mem->lock);
+	rc = adopt(mem, fd);
+	pthread_mutex_unlock(&mem->lock);
+	return rc;
 }
 
 struct to_bitmap {

@@ -187,6 +187,35 @@ int lv_log_import(int fd, uint64_t offset, uint64_t bytes, struct lv_log **ret)
 	return 0;
 }
 
+int lv_log_adopt(int fd, struct lv_log **ret)
+{
+	struct lv_log *log;
+	struct stat st;
+	int rc = hold_size(fd), own;
+
+	if (rc == 0 && (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_size <= 0 || st.st_size % LV_LOG_PAGE))
+		rc = -EINVAL;
+	if (rc < 0)
+		return rc;
+	own = lv_fd_dup(fd);
+	if (own < 0)
+		return -EMFILE;
+	log = log_alloc(own);
+	if (!log) {
+		lv_fd_close(own);
+		return -ENOMEM;
+	}
+	rc = add_map(log, own, 0, (uint64_t)st.st_size, FIRST_MAP);
+	if (rc < 0) {
+		lv_log_put(log);
+		return rc;
+	}
+	atomic_init(&log->bits, log->maps[0].at);
+	atomic_init(&log->bytes, (uint64_t)st.st_size);
+	*ret = log;
+	return 0;
+}
+
 struct lv_log *lv_log_ref(struct lv_log *log)
 {
 	if (log)

@@ -52,6 +52,9 @@ int lv_log_reserve(struct lv_log *log, uint64_t gpa, uint64_t size);
  * -EINVAL; -EOVERFLOW; -EPERM (cannot be sealed, or not open for reading and writing); -ENOMEM.
  */
 int lv_log_import(int fd, uint64_t offset, uint64_t bytes, struct lv_log **ret);
+/* Takes over a log that lv_log_new() made in another process; fd is duplicated. The errors of lv_log_import() and
+ * lv_log_new(). */
+int lv_log_adopt(int fd, struct lv_log **ret);
 struct lv_log *lv_log_ref(struct lv_log *log); /* NULL is allowed */
 void lv_log_put(struct lv_log *log);	       /* NULL is allowed; the last one unmaps */
 

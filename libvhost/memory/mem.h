@@ -100,6 +100,9 @@ struct lv_mem_client_ops {
 
 /* The log that devices shall write, NULL = none: a reference for the caller. Any thread, no lock. */
 struct lv_log *lv_mem_log(struct libvhost_mem *mem);
+/* Logs to a file that another process' map logged to, whose devices come here. With a log of the same file: no effect.
+ * 0; -EEXIST (logs to another one); -EFAULT (the file is no such log, or does not cover the map); -EMFILE; -ENOMEM. */
+int lv_mem_adopt_log(struct libvhost_mem *mem, int fd);
 /* Bytes of a log that covers the map: what peers are told, which may be less than the log has. */
 uint64_t lv_mem_log_bytes(const struct lv_snapshot *map);
 

@@ -411,6 +411,75 @@ TEST(device_freeze, the_inflight_region_comes_along)
 	up_close(&u);
 }
 
+static uint64_t dirty(struct upgrade *u, uint64_t *bitmap)
+{
+	uint64_t pages = 0;
+
+	memset(bitmap, 0, DEVRIG_RAM / 4096 / 8);
+	CHECK_EQ(libvhost_mem_log_sync(u->w.r.g.mem, 0, DEVRIG_RAM, bitmap, &pages), 0);
+	return pages;
+}
+
+/* Marks of before and after are in one log, which goes on growing with the guest. */
+TEST(device_freeze, the_dirty_log_comes_along)
+{
+	uint64_t bitmap[DEVRIG_RAM / 4096 / 64];
+	struct upgrade u;
+	struct guest old;
+
+	up_init(&u);
+	u.w.p.features |= 1ull << 26;
+	up_open(&u, 3, true);
+	CHECK_EQ(libvhost_mem_log_start(u.w.r.g.mem, 0, NULL), 0);
+	CHECK_EQ(info(&u).logging, 1);
+	CHECK_EQ(libvhost_mem_log_mark(u.w.r.g.mem, 0x5000, 1), 0);
+	old = u.w.r.g;
+	CHECK_EQ(up_freeze(&u, 0), 0);
+	CHECK_EQ(libvhost_mem_log_mark(old.mem, 0x9000, 1), 0); /* as a peer that goes on working would */
+	up_next_guest(&u);
+	CHECK_EQ(up_thaw(&u), 0);
+	CHECK_EQ(info(&u).logging, 1);
+	CHECK_EQ(dirty(&u, bitmap), 2);
+	CHECK_EQ(bitmap[0], 1ull << 5 | 1ull << 9);
+	CHECK_EQ(libvhost_mem_log_start(u.w.r.g.mem, 0, NULL), -EALREADY);
+	CHECK_EQ(libvhost_mem_begin(u.w.r.g.mem), 0);
+	CHECK_EQ(libvhost_mem_alloc(u.w.r.g.mem, 1ull << 40, 0x10000), 0);
+	CHECK_EQ(libvhost_mem_commit(u.w.r.g.mem, 0, NULL), 0);
+	CHECK_EQ(devrig_state(&u.w.r), LIBVHOST_DEV_RUNNING);
+	CHECK_EQ(libvhost_mem_log_mark(u.w.r.g.mem, 1ull << 40, 1), 0);
+	up_hop(&u);
+	CHECK_EQ(libvhost_mem_log_mark(u.w.r.g.mem, 0x7000, 1), 0);
+	CHECK_EQ(dirty(&u, bitmap), 1);
+	CHECK_EQ(libvhost_mem_log_stop(u.w.r.g.mem, 0, NULL), 0);
+	CHECK_EQ(info(&u).logging, 0);
+	up_hop(&u);
+	CHECK_EQ(libvhost_dev_stop(u.w.r.dev, NULL), 0);
+	up_close(&u);
+}
+
+TEST(device_freeze, refuses_another_log)
+{
+	struct upgrade u;
+
+	up_init(&u);
+	u.w.p.features |= 1ull << 26;
+	up_open(&u, 3, true);
+	CHECK_EQ(up_freeze(&u, 0), 0);
+	up_next_guest(&u);
+	CHECK_EQ(libvhost_mem_log_start(u.next.mem, 0, NULL), 0);
+	refused(&u, -EFAULT, "does not");
+	CHECK_EQ(libvhost_mem_log_stop(u.next.mem, 0, NULL), 0);
+	CHECK_EQ(up_thaw(&u), 0);
+	CHECK_EQ(libvhost_mem_log_start(u.w.r.g.mem, 0, NULL), 0);
+	CHECK_EQ(up_freeze(&u, 0), 0);
+	up_next_guest(&u);
+	CHECK_EQ(libvhost_mem_log_start(u.next.mem, 0, NULL), 0);
+	refused(&u, -EFAULT, "another file");
+	CHECK_EQ(libvhost_mem_log_stop(u.next.mem, 0, NULL), 0);
+	CHECK_EQ(up_thaw(&u), 0);
+	up_close(&u);
+}
+
 TEST(device_freeze, the_configuration_interrupt_comes_along)
 {
 	struct upgrade u;
