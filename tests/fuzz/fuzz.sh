@@ -3,7 +3,7 @@
 # Each fuzzer for a short time from a fixed seed. FUZZ_SECONDS sets how long (default 20). A finding is copied to the
 # build folder: run the fuzzer with that file as its argument.
 . "$top_srcdir/tests/lib/tap.sh"
-for program in codec ring session; do
+for program in blob codec ring session; do
 	cd "$work" || exit 1
 	check "$program: nothing found in ${FUZZ_SECONDS:=20} s" "$top_builddir/tests/fuzz/$program" -seed=1 -timeout=5 \
 		-rss_limit_mb=1024 -max_len=4096 -max_total_time="$FUZZ_SECONDS" -print_final_stats=1 -verbosity=0
