@@ -40,5 +40,11 @@ int libvhost_dev_migration_blocker(struct libvhost_dev *dev, char *buf, size_t c
 {
 	if (!dev || (!buf && cap))
 		return -EINVAL;
-	return lv_dev_can_log(dev, buf, cap) < 0;
+	if (lv_dev_can_log(dev, buf, cap) < 0)
+		return 1;
+	if (!lv_shmem_maps(dev))
+		return 0;
+	if (cap) /* files of the back-end, which the other side does not have */
+		snprintf(buf, cap, "%s: files are mapped into its shared-memory windows", dev->parts[0].t->peer);
+	return 1;
 }

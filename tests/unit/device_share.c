@@ -217,6 +217,7 @@ static uint64_t window_rig(struct wirerig *w, uint32_t mem_flags)
 		w->r.opts.mem = w->r.g.mem;
 	}
 	w->r.opts.flags = LIBVHOST_DEV_USE_SHMEM;
+	w->p.features |= 1ull << 26; /* it could log what it writes */
 	wirerig_start(w);
 	CHECK_EQ(libvhost_dev_shmem_window(w->r.dev, 7, &address, WINDOW), 0);
 	return address;
@@ -269,11 +270,13 @@ TEST(shmem, files_are_mapped_and_unmapped)
 	struct libvhost_req_mmap m = area(4 * PAGE, 2 * PAGE, PAGE);
 	struct libvhost_event e;
 	struct wirerig w;
+	char why[128];
 	uint64_t at;
 	int fd;
 
 	at = window_rig(&w, 0);
 	fd = device_file(4);
+	CHECK_EQ(libvhost_dev_migration_blocker(w.r.dev, why, sizeof(why)), 0);
 	CHECK(w.p.acked_protocol & PUPPET_PF(SHMEM_MAP));
 	CHECK(at && faults(at) && faults(at + WINDOW - 1));
 	CHECK_EQ(map(&w, m, fd), 0);
@@ -293,6 +296,8 @@ TEST(shmem, files_are_mapped_and_unmapped)
 	CHECK_EQ(pread(fd, &m, 1, 0), 1);
 	CHECK_EQ(m.shmid, 0x55);
 	CHECK_EQ(lv_shmem_maps(w.r.dev), 1);
+	CHECK_EQ(libvhost_dev_migration_blocker(w.r.dev, why, sizeof(why)), 1);
+	CHECK_HAS(why, "shared-memory windows");
 	close(fd);
 	wirerig_close(&w);
 }
