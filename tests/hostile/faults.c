@@ -1,0 +1,395 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/*
+ * The n-th allocation, descriptor or mapping fails, for each n of a device's whole life, once or from then on. This
+ * program interposes the calls for the thread that lives the life; the peer's thread is not touched. Not for
+ * sanitizers, which interpose the same.
+ */
+#define _GNU_SOURCE 1
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/inotify.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
+#include "wirerig.h"
+
+/* ---- the faults ---- */
+
+enum fault_class { FAULT_NONE, FAULT_MEMORY, FAULT_FD, FAULT_MAP };
+
+static _Thread_local struct {
+	enum fault_class what;
+	uint32_t at; /* this call fails, counted from 0 */
+	bool on;     /* and all later ones */
+	uint32_t count;
+	bool hit;
+} fault;
+
+static atomic_long live; /* allocations not freed */
+
+static bool fails(enum fault_class what, int error)
+{
+	uint32_t now;
+
+	if (fault.what != what)
+		return false;
+	now = fault.count++;
+	if (now != fault.at && !(fault.on && now > fault.at))
+		return false;
+	fault.hit = true;
+	errno = error;
+	return true;
+}
+
+static void arm(enum fault_class what, uint32_t at, bool on)
+{
+	fault.what = what;
+	fault.at = at;
+	fault.on = on;
+	fault.count = 0;
+	fault.hit = false;
+}
+
+static void disarm(void)
+{
+	fault.what = FAULT_NONE;
+}
+
+extern void *__libc_malloc(size_t n);
+extern void *__libc_calloc(size_t n, size_t size);
+extern void *__libc_realloc(void *p, size_t n);
+extern void __libc_free(void *p);
+
+static void *counted(void *p)
+{
+	live += p != NULL;
+	return p;
+}
+
+void *malloc(size_t n)
+{
+	return fails(FAULT_MEMORY, ENOMEM) ? NULL : counted(__libc_malloc(n));
+}
+
+void *calloc(size_t n, size_t size)
+{
+	return fails(FAULT_MEMORY, ENOMEM) ? NULL : counted(__libc_calloc(n, size));
+}
+
+void *realloc(void *p, size_t n)
+{
+	if (fails(FAULT_MEMORY, ENOMEM))
+		return NULL;
+	return p ? __libc_realloc(p, n) : counted(__libc_realloc(p, n));
+}
+
+void free(void *p)
+{
+	live -= p != NULL;
+	__libc_free(p);
+}
+
+#define NEXT(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
+
+int socket(int domain, int type, int protocol)
+{
+	return fails(FAULT_FD, EMFILE) ? -1 : NEXT(socket)(domain, type, protocol);
+}
+
+int socketpair(int domain, int type, int protocol, int fds[2])
+{
+	return fails(FAULT_FD, EMFILE) ? -1 : NEXT(socketpair)(domain, type, protocol, fds);
+}
+
+int eventfd(unsigned value, int flags)
+{
+	return fails(FAULT_FD, EMFILE) ? -1 : NEXT(eventfd)(value, flags);
+}
+
+int epoll_create1(int flags)
+{
+	return fails(FAULT_FD, EMFILE) ? -1 : NEXT(epoll_create1)(flags);
+}
+
+int timerfd_create(clockid_t clock, int flags)
+{
+	return fails(FAULT_FD, EMFILE) ? -1 : NEXT(timerfd_create)(clock, flags);
+}
+
+int inotify_init1(int flags)
+{
+	return fails(FAULT_FD, EMFILE) ? -1 : NEXT(inotify_init1)(flags);
+}
+
+int memfd_create(const char *name, unsigned flags)
+{
+	return fails(FAULT_FD, EMFILE) ? -1 : NEXT(memfd_create)(name, flags);
+}
+
+int fcntl(int fd, int cmd, ...)
+{
+	va_list args;
+	long arg;
+
+	va_start(args, cmd);
+	arg = va_arg(args, long);
+	va_end(args);
+	if (cmd == F_DUPFD_CLOEXEC && fails(FAULT_FD, EMFILE))
+		return -1;
+	return (int)syscall(SYS_fcntl, fd, cmd, arg);
+}
+
+void *mmap(void *addr, size_t len, int prot, int flags, int fd, off_t offset)
+{
+	return fails(FAULT_MAP, ENOMEM) ? MAP_FAILED : NEXT(mmap)(addr, len, prot, flags, fd, offset);
+}
+
+/* ---- a life ---- */
+
+struct life {
+	struct libvhost_ctx *ctx;
+	struct libvhost_mem *mem;
+	struct libvhost_dev *dev;
+	struct puppet p;
+	char path[64], uri[80];
+	int expected; /* what a failed call may say */
+	uint32_t failures;
+};
+
+static int make_ctx(struct life *l)
+{
+	return libvhost_ctx_new(NULL, &l->ctx);
+}
+
+static int make_mem(struct life *l)
+{
+	return libvhost_mem_new(l->ctx, NULL, &l->mem);
+}
+
+static int begin(struct life *l)
+{
+	return libvhost_mem_begin(l->mem);
+}
+
+static int alloc_low(struct life *l)
+{
+	return libvhost_mem_alloc(l->mem, 0, DEVRIG_RAM);
+}
+
+static int alloc_high(struct life *l)
+{
+	return libvhost_mem_alloc(l->mem, 1ull << 32, 0x10000);
+}
+
+static int commit(struct life *l)
+{
+	return libvhost_mem_commit(l->mem, 5000, NULL);
+}
+
+static int init(struct life *l)
+{
+	const struct libvhost_dev_opts o = {
+		.size = sizeof(o), .num_queues = DEVRIG_QUEUES, .mem = l->mem, .uri = l->uri, .timeout_ms = 5000};
+
+	return libvhost_dev_init(l->ctx, &o, &l->dev);
+}
+
+static int queues(struct life *l)
+{
+	int rc = 0;
+
+	for (uint32_t i = 0; !rc && i < DEVRIG_QUEUES; i++) {
+		const struct libvhost_queue q = devrig_queue(i);
+
+		rc = libvhost_dev_set_queue(l->dev, i, &q);
+	}
+	return rc;
+}
+
+static int watch(struct life *l)
+{
+	const int fd = libvhost_dev_fd(l->dev);
+
+	return fd < 0 ? fd : 0;
+}
+
+static int start(struct life *l)
+{
+	const int rc = libvhost_dev_start(l->dev, NULL);
+
+	return rc == -EALREADY ? 0 : rc;
+}
+
+static int mask(struct life *l)
+{
+	return libvhost_virtqueue_mask(l->dev, 1, 1);
+}
+
+static int reconnect(struct life *l)
+{
+	return libvhost_dev_reconnect(l->dev, NULL);
+}
+
+static int stop(struct life *l)
+{
+	const int rc = libvhost_dev_stop(l->dev, NULL);
+
+	return rc == -EALREADY ? 0 : rc;
+}
+
+static int reset(struct life *l)
+{
+	return libvhost_dev_reset(l->dev, NULL);
+}
+
+static int (*const steps[])(struct life *) = {make_ctx, make_mem,  begin, alloc_low, commit, init,
+					      queues,	watch,	   start, mask,	     begin,  alloc_high,
+					      commit,	reconnect, stop,  start,     stop,   reset};
+
+/* A device whose peer could not be told is lost or disconnected, and comes back. */
+static void heal(struct life *l)
+{
+	struct libvhost_dev_info info = {.size = sizeof(info)};
+
+	if (!l->dev)
+		return;
+	CHECK_EQ(libvhost_dev_info(l->dev, &info), 0);
+	CHECK_EQ(info.busy, 0);
+	if (info.state == LIBVHOST_DEV_LOST || info.state == LIBVHOST_DEV_DISCONNECTED)
+		CHECK_EQ(libvhost_dev_reconnect(l->dev, NULL), 0);
+}
+
+/* A failed step says so, and succeeds when the fault is gone. */
+static void take_step(struct life *l, uint32_t n)
+{
+	int rc = steps[n](l);
+
+	if (fault.what != FAULT_NONE && !fault.hit && !rc)
+		return;
+	if (fault.hit) {
+		l->failures += rc != 0;
+		if (rc && rc != l->expected)
+			lv_test_fail(__FILE__, __LINE__, "step %u, call %u: %d instead of %d", n, fault.at, rc,
+				     l->expected);
+		disarm();
+		heal(l);
+		if (rc)
+			rc = steps[n](l);
+	}
+	if (rc)
+		lv_test_fail(__FILE__, __LINE__, "step %u, call %u: %d when repeated", n, fault.at, rc);
+}
+
+/* Lives with one fault; how many calls of its class the life makes. */
+static uint32_t live_once(enum fault_class what, uint32_t at, bool on, uint32_t *failures)
+{
+	static struct life l;
+	static unsigned number;
+	uint32_t count;
+
+	memset(&l, 0, sizeof(l));
+	l.expected = what == FAULT_FD ? -EMFILE : -ENOMEM;
+	snprintf(l.path, sizeof(l.path), "/tmp/libvhost-faults-%d-%u.sock", (int)getpid(), number++);
+	snprintf(l.uri, sizeof(l.uri), "user:%s", l.path);
+	puppet_init(&l.p);
+	l.p.protocol_features &= ~PUPPET_PF(STATUS);
+	puppet_listen(&l.p, l.path);
+	arm(what, at, on);
+	for (uint32_t n = 0; n < sizeof(steps) / sizeof(steps[0]); n++)
+		take_step(&l, n);
+	count = fault.count;
+	arm(FAULT_MEMORY, 0, true); /* the end needs nothing */
+	libvhost_dev_cleanup(l.dev);
+	libvhost_mem_free(l.mem);
+	libvhost_ctx_free(l.ctx);
+	disarm();
+	puppet_stop(&l.p);
+	*failures += l.failures;
+	return count;
+}
+
+/* Not one byte is to be had any more: the peer's end is noticed, a device stops by force, and all of it is freed. */
+static void end_without_memory(bool peer_dies, bool force)
+{
+	static struct wirerig w;
+	const struct libvhost_call_opts brief = {.size = sizeof(brief), .timeout_ms = 1000};
+
+	wirerig_init(&w);
+	w.r.opts.flags = LIBVHOST_DEV_AUTO_RECONNECT;
+	wirerig_start(&w);
+	if (peer_dies)
+		puppet_kill(&w.p);
+	arm(FAULT_MEMORY, 0, true);
+	if (peer_dies)
+		CHECK(devrig_await(&w.r, LIBVHOST_EVENT_DISCONNECTED, 2000, NULL));
+	else if (libvhost_dev_stop(w.r.dev, &brief)) /* says why, and leaves it running */
+		CHECK_EQ(devrig_error(&w.r).code, -ENOMEM);
+	if (force)
+		CHECK_EQ(libvhost_dev_force_stop(w.r.dev), 0);
+	libvhost_dev_cleanup(w.r.dev);
+	w.r.dev = NULL;
+	disarm();
+	wirerig_close(&w);
+}
+
+TEST(hostile_faults, r242_the_end_needs_no_memory)
+{
+	for (int i = 0; i < 4; i++)
+		end_without_memory(i & 1, i & 2);
+}
+
+static void lives(enum fault_class what, bool on, uint32_t least)
+{
+	uint32_t failures = 0, total;
+	struct lv_ledger before;
+	long allocations;
+
+	total = live_once(what, UINT32_MAX, false, &failures); /* also: what the C library keeps */
+	CHECK_EQ(failures, 0);
+	CHECK(total >= least);
+	before = lv_ledger_take();
+	allocations = live;
+	for (uint32_t at = 0; at < total; at++) {
+		live_once(what, at, on, &failures);
+		if (live != allocations)
+			lv_test_fail(__FILE__, __LINE__, "call %u failed: %ld allocations are left over", at,
+				     live - allocations);
+		CHECK_LEDGER(before);
+	}
+	printf("# %u calls, %u lives with a failed operation\n", total, failures);
+	CHECK(failures >= total / 2);
+}
+
+TEST(hostile_faults, r241_an_allocation_fails_once)
+{
+	lives(FAULT_MEMORY, false, 30);
+}
+
+TEST(hostile_faults, r241_allocations_fail_from_some_moment_on)
+{
+	lives(FAULT_MEMORY, true, 30);
+}
+
+TEST(hostile_faults, no_descriptor_is_left_once)
+{
+	lives(FAULT_FD, false, 15);
+}
+
+TEST(hostile_faults, no_descriptor_is_left_from_some_moment_on)
+{
+	lives(FAULT_FD, true, 15);
+}
+
+TEST(hostile_faults, r248_a_mapping_fails)
+{
+	lives(FAULT_MAP, false, 2);
+	lives(FAULT_MAP, true, 2);
+}
