@@ -23,7 +23,7 @@
 
 /* ---- the faults ---- */
 
-enum fault_class { FAULT_NONE, FAULT_MEMORY, FAULT_FD, FAULT_MAP };
+enum fault_class { FAULT_NONE, FAULT_MEMORY, FAULT_FD, FAULT_MAP, FAULT_INOTIFY };
 
 static _Thread_local struct {
 	enum fault_class what;
@@ -126,7 +126,7 @@ int timerfd_create(clockid_t clock, int flags)
 
 int inotify_init1(int flags)
 {
-	return fails(FAULT_FD, EMFILE) ? -1 : NEXT(inotify_init1)(flags);
+	return fails(FAULT_FD, EMFILE) || fails(FAULT_INOTIFY, EMFILE) ? -1 : NEXT(inotify_init1)(flags);
 }
 
 int memfd_create(const char *name, unsigned flags)
@@ -392,4 +392,27 @@ TEST(hostile_faults, r248_a_mapping_fails)
 {
 	lives(FAULT_MAP, false, 2);
 	lives(FAULT_MAP, true, 2);
+}
+
+/* The kernel allows a user 128 inotify descriptors or so: without one the pauses are what is left. */
+TEST(hostile_faults, without_inotify_the_pauses_find_a_new_socket)
+{
+	const struct libvhost_reconnect_policy policy = {.size = sizeof(policy), .first_ms = 20, .max_ms = 20};
+	static struct wirerig w;
+	uint64_t features;
+
+	wirerig_init(&w);
+	features = w.p.protocol_features;
+	wirerig_start(&w);
+	CHECK_EQ(libvhost_dev_set_reconnect(w.r.dev, &policy), 0);
+	arm(FAULT_INOTIFY, 0, true);
+	puppet_stop(&w.p);
+	CHECK(!devrig_await(&w.r, LIBVHOST_EVENT_RECONNECTED, 50, NULL));
+	CHECK(fault.hit);
+	puppet_init(&w.p);
+	w.p.protocol_features = features;
+	wirerig_listen(&w);
+	CHECK(devrig_await(&w.r, LIBVHOST_EVENT_RECONNECTED, 5000, NULL));
+	disarm();
+	wirerig_close(&w);
 }
