@@ -60,6 +60,80 @@ TEST(backend_device, configuration_writes_are_refused_without_a_handler)
 	fake_free(&p);
 }
 
+/* Asks for more than it sends, on every length that it may claim: an answer never holds what lay in memory. */
+TEST(backend_device, r108_a_request_that_says_more_than_it_brings)
+{
+	struct libvhost_backend_opts o = with_config();
+	uint8_t bytes[300], msg[12] = {0};
+	struct fake p = fake_new(&o);
+	struct wire_hdr hdr;
+
+	handshake(&p);
+	for (uint32_t size = 1; size <= 256; size++) {
+		memcpy(msg + 4, &size, sizeof(size));
+		send_msg(&p, LIBVHOST_OP_GET_CONFIG, 0, msg, sizeof(msg), NULL, 0);
+		CHECK_EQ(recv_msg(&p, &hdr, bytes, sizeof(bytes)), 0);
+	}
+	CHECK_EQ(get_config(&p, 0, 60, bytes), 72); /* it serves on */
+	CHECK_MEM(bytes, config, sizeof(config));
+	fake_free(&p);
+}
+
+static int take_write(void *arg, uint32_t offset, const void *buf, uint32_t len, uint32_t type)
+{
+	uint32_t *writes = arg;
+
+	(void)buf;
+	(void)type;
+	if (offset < 8)
+		return -EPERM; /* the device's own, read-only */
+	CHECK(offset + len <= 256);
+	*writes += 1;
+	return 0;
+}
+
+TEST(backend_device, r109_writes_that_cannot_be)
+{
+	const struct libvhost_backend_ops ops = {.size = sizeof(ops), .serve = fake_serve, .set_config = take_write};
+	static const struct {
+		uint32_t head[3]; /* offset, size, flags */
+		uint32_t bytes;
+		bool fd;
+		int answer;
+	} writes[] = {
+		{{16, 4, 0}, 4, false, 0},
+		{{16, 4, 1}, 4, false, 0},
+		{{252, 8, 0}, 8, false, -EINVAL},
+		{{UINT32_MAX - 1, 4, 0}, 4, false, -EINVAL},
+		{{UINT32_MAX, 4, 0}, 4, false, -EINVAL},
+		{{16, 4, 0xff}, 4, false, -EINVAL},
+		{{16, 4, 3}, 4, false, -EINVAL},
+		{{4, 4, 0}, 4, false, -EPERM},
+		{{16, 4, 0}, 4, true, -EINVAL},
+		{{16, 8, 0}, 4, false, -EINVAL},
+		{{16, 4, 0}, 8, false, -EINVAL},
+
+	};
+	struct libvhost_backend_opts o = with_config();
+	uint32_t taken = 0;
+	struct fake p;
+
+	o.ops = &ops;
+	o.arg = &taken;
+	p = fake_new(&o);
+	handshake(&p);
+	for (unsigned i = 0; i < sizeof(writes) / sizeof(writes[0]); i++) {
+		const uint32_t before = taken;
+		uint8_t msg[12 + 8] = {0};
+
+		memcpy(msg, writes[i].head, sizeof(writes[i].head));
+		CHECK_EQ(ask(&p, LIBVHOST_OP_SET_CONFIG, msg, 12 + writes[i].bytes, &p.ram, writes[i].fd),
+			 writes[i].answer);
+		CHECK_EQ(taken - before, !writes[i].answer);
+	}
+	fake_free(&p);
+}
+
 TEST(backend_device, an_answer_that_nobody_asked_for_costs_the_channel)
 {
 	struct libvhost_backend_opts o = with_config();
