@@ -5,6 +5,8 @@
  */
 #include "wirerig.h"
 
+#include <pthread.h>
+#include <stdatomic.h>
 #include <time.h>
 
 #define OP(name) LIBVHOST_OP_##name
@@ -198,6 +200,71 @@ TEST(device_mask, while_the_peer_is_away)
 	CHECK_EQ(libvhost_dev_get_queue(r.dev, 2, &q), 0);
 	CHECK_EQ(lv_eventfd_drain(q.call_fd), 1);
 	devrig_close(&r);
+}
+
+struct loop {
+	struct libvhost_dev *dev;
+	atomic_bool end;
+	atomic_uint reconnects;
+};
+
+static void *dispatch_loop(void *arg)
+{
+	struct loop *l = arg;
+	struct libvhost_event e;
+
+	while (!atomic_load(&l->end)) {
+		(void)libvhost_dev_dispatch(l->dev, 5);
+		while (libvhost_dev_next_event(l->dev, &e) == 1)
+			if (e.type == LIBVHOST_EVENT_RECONNECTED)
+				atomic_fetch_add(&l->reconnects, 1);
+	}
+	return NULL;
+}
+
+/* Masks and unmasks until it is allowed; whatever the peer does in between, what was said last is in force. */
+static void mask_for_sure(struct libvhost_dev *dev, uint32_t mask)
+{
+	const uint64_t end = now_ms() + 5000;
+
+	while (libvhost_virtqueue_mask(dev, QUEUE, mask)) {
+		CHECK(now_ms() < end);
+		pause_ms(1);
+	}
+}
+
+TEST(device_mask, while_the_peer_comes_and_goes)
+{
+	pthread_t thread;
+	struct loop loop = {0};
+	struct late l;
+	uint32_t want = 3;
+
+	late_init(&l);
+	l.w.r.opts.flags |= LIBVHOST_DEV_AUTO_RECONNECT;
+	wirerig_start(&l.w);
+	loop.dev = l.w.r.dev;
+	CHECK_EQ(pthread_create(&thread, NULL, dispatch_loop, &loop), 0);
+	for (uint32_t n = 0; n < want; n++) {
+		const uint64_t end = now_ms() + 5000;
+		uint32_t mask = 0;
+
+		puppet_kill(&l.w.p);
+		while (atomic_load(&loop.reconnects) == n && now_ms() < end)
+			(void)libvhost_virtqueue_mask(l.w.r.dev, QUEUE, mask ^= 1);
+		CHECK_EQ(atomic_load(&loop.reconnects), n + 1);
+		mask_for_sure(l.w.r.dev, n & 1);
+		CHECK_EQ(queue_of(&l).masked, n & 1);
+	}
+	atomic_store(&loop.end, true);
+	CHECK_EQ(pthread_join(thread, NULL), 0);
+	mask_for_sure(l.w.r.dev, 1);
+	interrupted(&l);
+	l.op = OP(SET_VRING_KICK);
+	CHECK_EQ(libvhost_dev_set_kick(l.w.r.dev, QUEUE, -1), 0);
+	CHECK_EQ(lv_eventfd_drain(queue_of(&l).call_fd), 0);
+	CHECK_EQ(libvhost_virtqueue_pending(l.w.r.dev, QUEUE), 1);
+	wirerig_close(&l.w);
 }
 
 /* ---- kick descriptors ---- */
