@@ -25,10 +25,13 @@ void lv_vq_set_log(struct libvhost_vq *vq, struct lv_log *log, bool data, uint64
 		return;
 	/* it may have been written since the caller's last look: the notification wish, when the queue was made */
 	lv_log_fence();
-	if (is_packed(vq))
+	if (is_packed(vq)) {
 		lv_vq_mark_event(vq);
-	else if (libvhost_vq_layout(vq->opts.num, vq->opts.features, &l) == 0)
+		if (vq->inflight) /* recovery may have withdrawn used descriptors */
+			lv_vq_mark_descs(vq, 0, vq->opts.num);
+	} else if (libvhost_vq_layout(vq->opts.num, vq->opts.features, &l) == 0) {
 		lv_vq_mark_used(vq, 0, l.used_bytes);
+	}
 }
 
 static void mark_all(struct libvhost_vq *vq)

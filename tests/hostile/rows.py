@@ -16,11 +16,15 @@ SECTIONS = {"configuration, log, inflight and channel of a back-end": range(108,
             "a ring attacked by the guest": range(188, 220)}
 TEST = re.compile(r"^TEST\((\w+),\s*(\w+)\)", re.M)
 NUMBER = re.compile(r"(?:^|_)[rR](\d{3})(?=_|$)")
+SCRIPT = re.compile(r"^# Hostile cases?: (.*)$", re.M)
 
 
 def tests():
-    """All tests of the sources by "suite/name", with the row numbers in the name."""
+    """All tests by "suite/name", with the row numbers in the name, and the scripts that say which rows they are about."""
     found = {}
+    for path in sorted(TOP.glob("tests/*/*.sh")):
+        for numbers in SCRIPT.findall(path.read_text()):
+            found[f"{path.parent.name}/{path.name}"] = {int(number) for number in re.findall(r"R(\d{3})", numbers)}
     for path in sorted(TOP.glob("tests/*/*.c")):
         for suite, name in TEST.findall(path.read_text()):
             found[f"{suite}/{name}"] = {int(number) for number in NUMBER.findall(name)}

@@ -1,6 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 # kill -9 under load: every request completes exactly once. KILLS=1000 is the long form.
+# Hostile case: R184
 . "$top_srcdir/tests/lib/tap.sh"
 vhostctl=$top_builddir/tools/vhostctl/vhostctl
 kills=${KILLS:-100}
