@@ -97,8 +97,10 @@ static int make_vq(struct lv_session *s, struct lv_ring *ring)
 	if (rc == 0)
 		rc = libvhost_vq_new(s->b->ctx, s->mem, &o, &ring->vq);
 	if (rc == 0)
-		lv_ring_apply_log(s, ring);
-	return rc < 0 ? rc : lv_ring_track(s, ring);
+		rc = lv_ring_track(s, ring);
+	if (rc == 0)
+		lv_ring_apply_log(s, ring); /* last: it marks what was written until now */
+	return rc;
 }
 
 /* On the worker. */
