@@ -140,6 +140,15 @@ static void answer(struct fake *f, struct libvhost_req *req)
 	case LIBVHOST_OP_GET_MAX_MEM_SLOTS:
 		req->result[0] = f->slots;
 		break;
+	case LIBVHOST_OP_SET_STATUS:
+		f->status = req->arg.u64;
+		break;
+	case LIBVHOST_OP_GET_STATUS:
+		req->result[0] = f->status;
+		break;
+	case LIBVHOST_OP_VDPA_GET_IOVA_RANGE:
+		req->result[1] = f->iova_last;
+		break;
 	case LIBVHOST_OP_GET_VRING_BASE:
 		req->result[0] = f->base[req->index];
 		break;

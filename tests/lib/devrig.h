@@ -18,7 +18,7 @@ enum { FAKE_REGION_FILE, FAKE_REGION_SHORT, FAKE_REGION_READONLY, FAKE_REGION_EV
 
 struct fake {
 	/* behaviour */
-	uint64_t features, protocol;
+	uint64_t features, protocol, iova_last, status;
 	uint32_t queues, slots, max_queues, max_regions, dialect;
 	bool slow, away, dies;	    /* waits; not there; hangs up whatever is sent */
 	uint32_t refuse_at, die_at; /* ordinal of the request since fake_arm() */

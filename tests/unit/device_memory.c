@@ -178,3 +178,108 @@ TEST(device_memory, a_commit_finds_a_device_busy)
 	CHECK_EQ(fake_count(&r.f, OP(ADD_MEM_REG)), 1);
 	devrig_close(&r);
 }
+
+/* ---- the dirty log ---- */
+
+#define F_LOG (1ull << 26)
+
+static uint32_t logging(struct devrig *r)
+{
+	struct libvhost_dev_info i = {.size = sizeof(i)};
+
+	CHECK_EQ(libvhost_dev_info(r->dev, &i), 0);
+	return i.logging;
+}
+
+static void log_ready(struct devrig *r)
+{
+	devrig_init(r);
+	r->f.features |= F_LOG;
+	r->f.protocol |= 1ull << LIBVHOST_PROTOCOL_F_LOG_SHMFD;
+	CHECK_EQ(devrig_open(r), 0);
+	devrig_queues(r, DEVRIG_QUEUES);
+}
+
+TEST(device_memory, a_log_reaches_running_devices_at_once_and_others_at_their_start)
+{
+	uint32_t lost = 9;
+	struct devrig r;
+	char why[8] = "x";
+
+	log_ready(&r);
+	CHECK_EQ(libvhost_dev_migration_blocker(r.dev, why, sizeof(why)), 0);
+	CHECK_STR(why, "");
+	CHECK_EQ(libvhost_dev_start(r.dev, NULL), 0);
+	fake_arm(&r.f);
+	CHECK_EQ(libvhost_mem_log_start(r.g.mem, 0, &lost), 0);
+	CHECK_EQ(lost, 0);
+	CHECK_EQ(logging(&r), 1);
+	CHECK_EQ(fake_first(&r.f, OP(SET_LOG_BASE)), 0);
+	CHECK_EQ(fake_first(&r.f, OP(SET_FEATURES)), 1);
+	CHECK_EQ(fake_count(&r.f, OP(SET_VRING_ADDR)), DEVRIG_QUEUES);
+	fake_arm(&r.f);
+	CHECK_EQ(grow(&r, HIGH, 0, &lost), 0); /* the log first, for it must hold the new pages */
+	CHECK_EQ(fake_first(&r.f, OP(SET_LOG_BASE)), 0);
+	CHECK_EQ(fake_first(&r.f, OP(ADD_MEM_REG)), 1);
+	CHECK_EQ(libvhost_dev_stop(r.dev, NULL), 0);
+	CHECK_EQ(logging(&r), 0);
+	fake_arm(&r.f);
+	CHECK_EQ(libvhost_mem_log_stop(r.g.mem, 0, &lost), 0);
+	CHECK_EQ(libvhost_mem_log_start(r.g.mem, 0, &lost), 0);
+	CHECK_EQ(r.f.nseen, 0);
+	CHECK_EQ(libvhost_dev_start(r.dev, NULL), 0);
+	CHECK_EQ(fake_count(&r.f, OP(SET_LOG_BASE)), 1);
+	CHECK_EQ(logging(&r), 1);
+	CHECK_EQ(libvhost_mem_log_stop(r.g.mem, 0, &lost), 0);
+	CHECK_EQ(logging(&r), 0);
+	devrig_close(&r);
+}
+
+TEST(device_memory, a_device_that_cannot_log_blocks_the_migration_and_says_why)
+{
+	uint32_t lost = 9;
+	char why[200];
+	struct devrig r;
+
+	devrig_ready(&r); /* offers neither bit */
+	CHECK_EQ(libvhost_dev_start(r.dev, NULL), 0);
+	fake_arm(&r.f);
+	CHECK_EQ(libvhost_dev_migration_blocker(r.dev, why, sizeof(why)), 1);
+	CHECK_HAS(why, "fake:peer");
+	CHECK_HAS(why, "VHOST_F_LOG_ALL");
+	CHECK_EQ(libvhost_dev_migration_blocker(r.dev, NULL, 0), 1);
+	CHECK_EQ(libvhost_dev_migration_blocker(r.dev, NULL, 1), -EINVAL);
+	CHECK_EQ(libvhost_dev_migration_blocker(NULL, why, sizeof(why)), -EINVAL);
+	CHECK_EQ(libvhost_mem_log_start(r.g.mem, 0, &lost), -ENOTSUP);
+	CHECK_HAS(last_error(&r.g).text, "VHOST_F_LOG_ALL");
+	CHECK_EQ(last_error(&r.g).kind, LIBVHOST_EK_UNSUPPORTED);
+	CHECK_EQ(lost, 9);
+	CHECK_EQ(r.f.nseen, 0);
+	CHECK_EQ(libvhost_mem_log_stop(r.g.mem, 0, NULL), -EALREADY);
+	CHECK_EQ(libvhost_dev_stop(r.dev, NULL), 0); /* released */
+	devrig_close(&r);
+}
+
+/* What a vDPA device cannot address is refused before anything is sent, and the device runs on. */
+TEST(device_memory, a_region_outside_the_iova_range_is_a_refused_commit)
+{
+	struct devrig r;
+
+	devrig_init(&r);
+	r.f.dialect = LIBVHOST_DIALECT_VDPA;
+	r.f.features |= F_LOG;
+	r.f.max_regions = 64;
+	r.f.iova_last = HIGH - 1;
+	CHECK_EQ(devrig_open(&r), 0);
+	devrig_queues(&r, DEVRIG_QUEUES);
+	CHECK_EQ(libvhost_dev_migration_blocker(r.dev, NULL, 0), 1);
+	CHECK_EQ(libvhost_dev_start(r.dev, NULL), 0);
+	fake_arm(&r.f);
+	CHECK_EQ(grow(&r, HIGH, 0, NULL), -ERANGE);
+	CHECK_HAS(last_error(&r.g).text, "outside the addresses");
+	CHECK_HAS(devrig_error(&r).text, "0xffffffff");
+	CHECK_EQ(libvhost_mem_abort(r.g.mem), 0);
+	CHECK_EQ(r.f.nseen, 0);
+	CHECK_EQ(devrig_state(&r), LIBVHOST_DEV_RUNNING);
+	devrig_close(&r);
+}

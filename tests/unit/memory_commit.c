@@ -248,6 +248,39 @@ TEST(memory, free_slot_is_the_smallest_table)
 	guest_free(&g);
 }
 
+/* A peer without slots gets merged regions: neighbours of one file take one entry of its table. */
+TEST(memory, free_slot_counts_merged_regions_where_they_are_merged)
+{
+	struct guest g = guest_new(0);
+	struct fake a = {.at_begin = 1, .fd = -1}, b = a;
+	int fd = memfd(4 * PAGE, 0);
+
+	attach(&g, &a);
+	lv_mem_client_limit(a.node, 2, true);
+	CHECK_EQ(libvhost_mem_begin(g.mem), 0);
+	for (unsigned i = 0; i < 4; i++) {
+		struct libvhost_region r = region(fd, i * PAGE, PAGE, i * PAGE);
+
+		CHECK_EQ(libvhost_mem_add(g.mem, &r), 0);
+		CHECK_EQ(libvhost_has_free_slot(g.mem), 1);
+	}
+	CHECK_EQ(libvhost_mem_commit(g.mem, 0, NULL), 0);
+	CHECK_EQ(libvhost_has_free_slot(g.mem), 1);
+	attach(&g, &b);
+	lv_mem_client_limit(b.node, 4, false);
+	CHECK_EQ(libvhost_has_free_slot(g.mem), 0); /* the other device has slots, and all are taken */
+	lv_mem_client_limit(b.node, 5, false);
+	CHECK_EQ(libvhost_mem_begin(g.mem), 0);
+	CHECK_EQ(libvhost_mem_alloc(g.mem, 1 << 20, PAGE), 0);
+	CHECK_EQ(libvhost_has_free_slot(g.mem), 0); /* two of two, and five of five */
+	CHECK_EQ(libvhost_mem_abort(g.mem), 0);
+	CHECK_EQ(libvhost_has_free_slot(g.mem), 1);
+	lv_mem_detach(g.mem, b.node);
+	lv_mem_detach(g.mem, a.node);
+	close(fd);
+	guest_free(&g);
+}
+
 struct other {
 	struct guest *g;
 	int rc;
