@@ -63,8 +63,8 @@ LIBVHOST_API int libvhost_mem_abort(struct libvhost_mem *mem);
  * Makes the transaction's map current and tells all running devices, in parallel, under one deadline. A device that
  * refused, did not confirm in time, or whose rings lie in a region that is moved or removed is LOST; one whose peer
  * went away, or whose connection was given up because an answer is missing, is DISCONNECTED, or RECONNECTING. Both get
- * the event; their number is stored in @p lost (may be NULL). When it returns, removed regions are no longer used by
- * any device that is not LOST: end such a device (stop, reset, cleanup) before the memory is used for something else.
+ * the event; their number is stored in @p lost (may be NULL). When it returns, no device that is RUNNING uses a removed
+ * region any more. What a mute peer does nobody knows: end it before the memory is used for something else.
  * @return 0, also when devices were lost; -EINVAL (no transaction, timeout above 3600000); -ENOSPC (a device's table is
  * too small: nothing was changed, the transaction stays open); -ENOTSUP (a device needs descriptors: likewise); -ERANGE
  * (a region lies outside the addresses that a vDPA device can use: likewise); -EBUSY (a device runs another operation,
