@@ -20,7 +20,7 @@
 #define F_INDIRECT LV_F_INDIRECT_DESC
 #define F_EVENT	   LV_F_EVENT_IDX
 #define F_PACKED   LV_F_RING_PACKED
-#define F_IN_ORDER LV_F_USED_IN_ORDER
+#define F_ORDERED  LV_F_USED_IN_ORDER
 
 struct rig {
 	struct guest g;

@@ -116,8 +116,7 @@ TEST(vring, data_flows_in_packed_rings_of_any_size)
 {
 	for (uint32_t num = 1; num <= 1024; num += 1 + num / 8)
 		for (uint64_t f = 0; f < 8; f++)
-			flow(num,
-			     F_PACKED | (f & 1 ? F_EVENT : 0) | (f & 2 ? F_INDIRECT : 0) | (f & 4 ? F_IN_ORDER : 0),
+			flow(num, F_PACKED | (f & 1 ? F_EVENT : 0) | (f & 2 ? F_INDIRECT : 0) | (f & 4 ? F_ORDERED : 0),
 			     5 * num + 2, 0);
 }
 

@@ -196,7 +196,7 @@ static void run(uint32_t num, uint64_t features, uint64_t seed, uint32_t base, u
 {
 	static void (*const ops[])(struct model *) = {add,  add,  add,	kick,  pop,	 pop,	pop,
 						      push, push, push, flush, get_used, toggle};
-	struct model m = {.seed = seed, .num = num, .free = num, .in_order = features & F_IN_ORDER};
+	struct model m = {.seed = seed, .num = num, .free = num, .in_order = features & F_ORDERED};
 
 	m.reqs = calloc(steps + 1, sizeof(*m.reqs));
 	m.completions = calloc(steps + 1, sizeof(*m.completions));
@@ -224,7 +224,7 @@ static void run(uint32_t num, uint64_t features, uint64_t seed, uint32_t base, u
 static void all_features(uint32_t num, uint64_t format, uint32_t base)
 {
 	for (uint64_t f = 0; f < 8; f++)
-		run(num, format | (f & 1 ? F_EVENT : 0) | (f & 2 ? F_INDIRECT : 0) | (f & 4 ? F_IN_ORDER : 0),
+		run(num, format | (f & 1 ? F_EVENT : 0) | (f & 2 ? F_INDIRECT : 0) | (f & 4 ? F_ORDERED : 0),
 		    num * 8 + f, base, STEPS);
 }
 
@@ -255,7 +255,7 @@ TEST(vring_model, packed_from_anywhere)
 TEST(vring_model, packed_of_every_size)
 {
 	for (uint32_t num = 1; num <= 130; num++)
-		run(num, F_PACKED | (num & 1 ? F_EVENT : 0) | (num & 2 ? F_IN_ORDER : 0), num, LV_PACKED_BASE, 1500);
+		run(num, F_PACKED | (num & 1 ? F_EVENT : 0) | (num & 2 ? F_ORDERED : 0), num, LV_PACKED_BASE, 1500);
 	run(32768, F_PACKED | F_EVENT, 1, LV_PACKED_BASE, STEPS);
 	run(32767, F_PACKED, 1, lv_pos_base(32766), STEPS);
 }

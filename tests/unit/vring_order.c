@@ -50,7 +50,7 @@ TEST(vring_order, split_driver_accepts_skipped_completions)
 	uint64_t token = 0, done = 0;
 	struct rig r;
 
-	rig_memory(&r, 16, F_IN_ORDER);
+	rig_memory(&r, 16, F_ORDERED);
 	rig_driver(&r);
 	for (uint32_t round = 0; round < 50000; round++) {
 		const uint32_t n = 1 + round % 8, len = round % 40;
@@ -72,7 +72,7 @@ TEST(vring_order, split_driver_uses_descriptors_in_ring_order)
 	uint32_t at = 0;
 	struct rig r;
 
-	rig_memory(&r, 16, F_IN_ORDER);
+	rig_memory(&r, 16, F_ORDERED);
 	rig_driver(&r);
 	for (uint32_t round = 0; round < 100; round++) {
 		const uint32_t n = 1 + round % 5;
@@ -98,7 +98,7 @@ TEST(vring_order, resumed_ring_goes_on_in_ring_order)
 	uint32_t n = 8;
 	struct rig r;
 
-	rig_memory(&r, 8, F_IN_ORDER);
+	rig_memory(&r, 8, F_ORDERED);
 	rig_driver(&r);
 	offer_some(&r, &token, 3); /* descriptors 0, 1 and 2, 3 and 4 */
 	batch_split(&r, 1, 4);
@@ -132,14 +132,14 @@ TEST(vring_order, split_batches_that_cannot_be)
 	uint64_t token = 0;
 	struct rig r;
 
-	rig_memory(&r, 16, F_IN_ORDER);
+	rig_memory(&r, 16, F_ORDERED);
 	rig_driver(&r);
 	offer_some(&r, &token, 4);
 	lv_used_put(&r.ring, 0, (struct lv_used_elem){.id = lv_avail_get(&r.ring, 2)});
 	lv_ring_set_idx(&r.ring, r.ring.used, 2); /* the third, but only two are said to be complete */
 	check_broken(&r, "not in flight");
 	token = 0;
-	rig_memory(&r, 16, F_IN_ORDER);
+	rig_memory(&r, 16, F_ORDERED);
 	rig_driver(&r);
 	offer_some(&r, &token, 4);
 	lv_used_put(&r.ring, 0, (struct lv_used_elem){.id = 2}); /* inside a chain */
@@ -153,7 +153,7 @@ TEST(vring_order, packed_driver_accepts_skipped_completions)
 	uint16_t pos = LV_POS_WRAP;
 	struct rig r;
 
-	rig_memory(&r, 19, F_IN_ORDER | F_PACKED);
+	rig_memory(&r, 19, F_ORDERED | F_PACKED);
 	rig_driver(&r);
 	for (uint32_t round = 0; round < 50000; round++) {
 		const uint32_t n = 1 + round % 8, len = round % 40;
@@ -181,7 +181,7 @@ TEST(vring_order, packed_batches_that_cannot_be)
 		uint64_t token = 0;
 		struct rig r;
 
-		rig_memory(&r, 19, F_IN_ORDER | F_PACKED);
+		rig_memory(&r, 19, F_ORDERED | F_PACKED);
 		rig_driver(&r);
 		offer_some(&r, &token, 3);
 		CHECK_EQ(libvhost_vq_add(r.drv, &b, 1, 0, token), 0);
@@ -226,8 +226,8 @@ static void pushed_in_any_order(uint64_t features)
 
 TEST(vring_order, devices_publish_in_order_whatever_is_pushed)
 {
-	pushed_in_any_order(F_IN_ORDER);
-	pushed_in_any_order(F_IN_ORDER | F_EVENT | F_INDIRECT);
-	pushed_in_any_order(F_IN_ORDER | F_PACKED);
-	pushed_in_any_order(F_IN_ORDER | F_PACKED | F_EVENT);
+	pushed_in_any_order(F_ORDERED);
+	pushed_in_any_order(F_ORDERED | F_EVENT | F_INDIRECT);
+	pushed_in_any_order(F_ORDERED | F_PACKED);
+	pushed_in_any_order(F_ORDERED | F_PACKED | F_EVENT);
 }
