@@ -52,7 +52,8 @@ struct libvhost_dev_ops {
 	void *arg; /**< passed to all */
 	/**
 	 * Where a packed ring continues whose back-end died without an inflight region: only the driver knows. Called
-	 * from reconnect and force_stop for each such queue; fills *base (32 bits, as GET_VRING_BASE) and returns 0.
+	 * from reconnect, force_stop and a stop while the device reconnects, for each such queue that ran, again for
+	 * each attempt; fills *base (32 bits, as GET_VRING_BASE: libvhost_vq_info() of the driver) and returns 0.
 	 * NULL or non-zero: the device comes back stopped, with a NEEDS_RESET event. Split rings never ask.
 	 */
 	int (*ring_base)(void *arg, uint32_t queue, uint32_t *base);

@@ -18,7 +18,7 @@ const char *libvhost_version_string(void)
 /* Only what works is listed; a name moves in with the issue that makes it work. */
 int libvhost_has(const char *capability)
 {
-	static const char *const present[] = {"vhost-user", "split", "inproc", "backend", "sandbox"};
+	static const char *const present[] = {"vhost-user", "split", "packed", "inproc", "backend", "sandbox"};
 
 	for (size_t i = 0; capability && i < sizeof(present) / sizeof(*present); i++)
 		if (!strcmp(capability, present[i]))

@@ -8,7 +8,8 @@
 
 /* The record's flags are written as they are. */
 _Static_assert(LV_RQ_SET == 1 && LV_RQ_DISABLED == 2 && LV_RQ_MASKED == 4 && LV_RQ_KICK_POLL == 8 &&
-		       LV_RQ_CALL_POLL == 16 && LV_RQ_RUNNING == 32 && LV_RQ_BASE_STALE == 64 && LV_RQ_HELD == 128,
+		       LV_RQ_CALL_POLL == 16 && LV_RQ_RUNNING == 32 && LV_RQ_BASE_STALE == 64 && LV_RQ_HELD == 128 &&
+		       LV_RQ_BASE_GIVEN == 512,
 	       "numbers of the blob format");
 _Static_assert(LV_RF_RUNNING == 1 && LV_RF_NEGOTIATED == 2 && LV_RF_LOG == 4 && LV_RF_INFLIGHT == 8 &&
 		       LV_RF_INFLIGHT_PACKED == 16,

@@ -9,7 +9,7 @@
 
 #define RQ_KNOWN                                                                                                       \
 	(LV_RQ_SET | LV_RQ_DISABLED | LV_RQ_MASKED | LV_RQ_KICK_POLL | LV_RQ_CALL_POLL | LV_RQ_RUNNING |               \
-	 LV_RQ_BASE_STALE | LV_RQ_HELD)
+	 LV_RQ_BASE_STALE | LV_RQ_HELD | LV_RQ_BASE_GIVEN)
 #define RF_KNOWN (LV_RF_RUNNING | LV_RF_NEGOTIATED | LV_RF_LOG | LV_RF_INFLIGHT | LV_RF_INFLIGHT_PACKED)
 #define D_KNOWN	 (LV_BLOB_D_ACK_ALL | LV_BLOB_D_OBJECTS_MUTE | LV_BLOB_D_CONFIG_MASKED | LV_BLOB_D_CONFIG_PENDING)
 #define DEV_KNOWN                                                                                                      \

@@ -279,14 +279,26 @@ void lv_dev_started(struct libvhost_dev *dev);
 /* After a failed operation that did not close the connection: which memory the peer has. False = nobody knows. */
 bool lv_dev_settle_memory(struct libvhost_dev *dev, bool success);
 
+/* ---- bases.c ---- */
+
+int lv_queue_check_base(struct libvhost_dev *dev, const struct lv_record *rec, uint32_t index,
+			const struct lv_record_queue *q);
+/* Packed queues whose base nobody gave begin as fresh rings. */
+void lv_queues_settle_bases(struct lv_record *rec);
+/* Where queues with one of these flags continue after a peer that did not say, as far as memory shows it; the others
+ * stay BASE_STALE. */
+void lv_queues_rebuild_bases(struct libvhost_dev *dev, uint32_t flags);
+/* Then asks the host about the others; what it does not know leaves the device stopped. Inside, lock not held. */
+void lv_queues_ask_bases(struct libvhost_dev *dev);
+/* One NEEDS_RESET event if that was the case. */
+void lv_queues_report_unknown(struct libvhost_dev *dev);
+
 /* ---- queue.c, notify.c ---- */
 
 /* Checks that all queues lie in the map and that there is one to start. */
 int lv_queues_check(struct libvhost_dev *dev, const struct lv_record *rec, const struct lv_snapshot *mem);
 /* Descriptors that are made late: error eventfds, private call eventfds of masked queues. */
 int lv_queues_make_fds(struct libvhost_dev *dev);
-/* Where queues with one of these flags continue after a peer that did not say: the used index. */
-void lv_queues_rebuild_bases(struct libvhost_dev *dev, uint32_t flags);
 void lv_queues_drop_all(struct libvhost_dev *dev);
 /* Forgets one that does not run. */
 void lv_queue_forget(struct libvhost_dev *dev, uint32_t index);
@@ -298,7 +310,6 @@ int lv_queue_claim(struct libvhost_dev *dev, uint32_t index, const char *call);
 /* Takes all guest notifications back, or one queue's. */
 void lv_notifiers_drop(struct libvhost_dev *dev);
 void lv_notifier_drop(struct libvhost_dev *dev, uint32_t index);
-bool lv_queue_packed(const struct lv_record *rec);
 /* Makes an eventfd in *fd unless there is one. */
 int lv_queue_late_fd(struct libvhost_dev *dev, uint32_t index, int *fd, const char *what);
 int lv_fd_fail(struct libvhost_dev *dev, int error, uint32_t queue, const char *what);

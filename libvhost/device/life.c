@@ -42,7 +42,7 @@ static bool told_anything(const struct libvhost_dev *dev)
 static void absorb_queues(struct libvhost_dev *dev)
 {
 	const struct lv_record *work = dev->op.work;
-	const uint32_t known = LV_RQ_RUNNING | LV_RQ_BASE_STALE;
+	const uint32_t known = LV_RQ_RUNNING | LV_RQ_BASE_STALE | LV_RQ_BASE_GIVEN;
 
 	pthread_mutex_lock(&dev->lock);
 	for (uint32_t q = 0; q < dev->rec->num_queues; q++) {
@@ -201,6 +201,7 @@ int libvhost_dev_force_stop(struct libvhost_dev *dev)
 		return lv_dev_release(dev, lv_fail(&dev->err, -EALREADY, LIBVHOST_EK_STATE, "force_stop: not running"));
 	lv_dev_close(dev);
 	lv_dev_stopped_here(dev);
+	lv_queues_ask_bases(dev);
 	lv_dev_set_state(dev, LIBVHOST_DEV_DISCONNECTED);
 	return lv_dev_release(dev, 0);
 }

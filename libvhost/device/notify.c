@@ -337,6 +337,8 @@ static void poke_queue(struct libvhost_dev *dev, const struct lv_snapshot *mem, 
 		return;
 	if (!lv_queue_packed(dev->rec))
 		work = lv_split_has_work(mem, q->avail, (uint16_t)q->base) == 1;
+	else if (!(dev->rec->flags & LV_RF_INFLIGHT)) /* else what is new lies somewhere behind what is in flight */
+		work = lv_packed_has_work(mem, q->desc, q->num, q->base) == 1;
 	if (work && fds->kick >= 0 && !(q->flags & LV_RQ_DISABLED))
 		lv_eventfd_signal(fds->kick);
 	if (call && q->flags & LV_RQ_MASKED)

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include "vring/vring.h"
 
 void lv_plan_begin(struct lv_plan *plan, enum lv_plan_kind kind, uint32_t dialect)
 {
@@ -36,9 +37,11 @@ int lv_plan_next(struct lv_plan *plan, struct lv_plan_env *env, struct lv_progra
 }
 
 /* A split ring's index has 16 bits; anything else is not a place where a ring can have stopped. */
-static bool base_possible(const struct lv_record *rec, uint64_t base)
+static bool base_possible(bool packed, uint32_t num, uint64_t base)
 {
-	return base <= (rec->acked[0] & LV_BIT(LV_F_RING_PACKED) ? UINT32_MAX : UINT16_MAX);
+	if (!packed)
+		return base <= UINT16_MAX;
+	return base <= UINT32_MAX && lv_packed_base_possible(lv_packed_full_base((uint32_t)base), num);
 }
 
 static uint32_t ring_base(const struct lv_plan *plan, const struct lv_plan_env *env)
@@ -57,9 +60,11 @@ static struct lv_record_queue *queue_of(const struct lv_plan_env *env, uint32_t 
 /* Stores a base that was read. False: it is impossible, the queue is as before. */
 static bool take_base(struct lv_plan_env *env, struct lv_record_queue *q, uint64_t base)
 {
-	if (!base_possible(env->rec, base))
+	const bool packed = lv_queue_packed(env->rec);
+
+	if (!base_possible(packed, q->num, base))
 		return false;
-	q->base = (uint32_t)base;
+	q->base = packed ? lv_packed_full_base((uint32_t)base) : (uint32_t)base;
 	q->flags &= ~(uint32_t)(LV_RQ_RUNNING | LV_RQ_BASE_STALE);
 	return true;
 }

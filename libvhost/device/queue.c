@@ -8,7 +8,7 @@
 
 #define QUEUE_FLAGS                                                                                                    \
 	(LIBVHOST_QUEUE_HAS_KICK | LIBVHOST_QUEUE_HAS_CALL | LIBVHOST_QUEUE_HAS_ERR | LIBVHOST_QUEUE_DISABLED |        \
-	 LIBVHOST_QUEUE_IN_BAND)
+	 LIBVHOST_QUEUE_IN_BAND | LIBVHOST_QUEUE_HAS_BASE)
 
 static const struct lv_queue_fds no_fds = {-1, -1, -1, -1};
 
@@ -79,6 +79,8 @@ int lv_queues_check(struct libvhost_dev *dev, const struct lv_record *rec, const
 			continue;
 		used += has_addresses(q);
 		r = check_areas(dev, rec, mem, i, q, -EINVAL);
+		if (!r)
+			r = lv_queue_check_base(dev, rec, i, q);
 		if (!r && !lv_dev_part_of(dev, i))
 			r = lv_fail(&dev->err, -EINVAL, LIBVHOST_EK_STATE,
 				    "queue %u: no part carries it; add one with libvhost_dev_add_part()", i);
@@ -155,12 +157,10 @@ static int check_queue(struct libvhost_dev *dev, uint32_t index, const struct li
 	r = check_in_band(dev, index, queue);
 	if (r)
 		return r;
-	if (queue->base > UINT16_MAX && !lv_queue_packed(dev->rec))
-		return lv_fail(&dev->err, -EINVAL, LIBVHOST_EK_ARGUMENT,
-			       "queue %u: base %u; a split ring continues at 0..65535", index, queue->base);
 	*q = (struct lv_record_queue){
 		.flags = LV_RQ_SET | (queue->flags & LIBVHOST_QUEUE_DISABLED ? LV_RQ_DISABLED : 0) |
 			 (queue->flags & LIBVHOST_QUEUE_IN_BAND ? LV_RQ_IN_BAND : 0) |
+			 (queue->flags & LIBVHOST_QUEUE_HAS_BASE ? LV_RQ_BASE_GIVEN : 0) |
 			 (dev->rec->queue[index].flags & LV_RQ_MASKED),
 		.num = queue->num,
 		.base = queue->base,
@@ -168,6 +168,9 @@ static int check_queue(struct libvhost_dev *dev, uint32_t index, const struct li
 		.avail = queue->avail,
 		.used = queue->used,
 	};
+	r = lv_queue_check_base(dev, dev->rec, index, q);
+	if (r)
+		return r;
 	mem = lv_mem_snapshot(dev->mem);
 	r = check_areas(dev, dev->rec, mem, index, q, -EFAULT);
 	lv_snapshot_put(mem);
@@ -232,11 +235,11 @@ int libvhost_dev_get_queue(struct libvhost_dev *dev, uint32_t index, struct libv
 		return lv_fail(&dev->err, -ENOENT, LIBVHOST_EK_ARGUMENT, "queue %u is not set up", index);
 	}
 	q = &dev->rec->queue[index];
-	o.flags = LIBVHOST_QUEUE_HAS_KICK | LIBVHOST_QUEUE_HAS_CALL | LIBVHOST_QUEUE_HAS_ERR |
+	o.flags = LIBVHOST_QUEUE_HAS_KICK | LIBVHOST_QUEUE_HAS_CALL | LIBVHOST_QUEUE_HAS_ERR | LIBVHOST_QUEUE_HAS_BASE |
 		  (q->flags & LV_RQ_DISABLED ? LIBVHOST_QUEUE_DISABLED : 0) |
 		  (q->flags & LV_RQ_IN_BAND ? LIBVHOST_QUEUE_IN_BAND : 0);
 	o.num = q->num;
-	o.base = q->base;
+	o.base = lv_queue_packed(dev->rec) && !(q->flags & LV_RQ_BASE_GIVEN) ? LV_PACKED_BASE : q->base;
 	o.desc = q->desc;
 	o.avail = q->avail;
 	o.used = q->used;
@@ -323,26 +326,4 @@ int lv_queues_make_fds(struct libvhost_dev *dev)
 			r = lv_queue_late_fd(dev, i, &dev->fds[i].masked, "its private call eventfd");
 	}
 	return r;
-}
-
-/* A packed ring's used area does not say where the device stopped: its queue stays stale. */
-void lv_queues_rebuild_bases(struct libvhost_dev *dev, uint32_t flags)
-{
-	struct lv_snapshot *mem = lv_mem_snapshot(dev->mem);
-	uint16_t idx;
-
-	pthread_mutex_lock(&dev->lock);
-	for (uint32_t i = 0; i < dev->rec->num_queues; i++) {
-		struct lv_record_queue *q = &dev->rec->queue[i];
-
-		if (!(q->flags & flags))
-			continue;
-		q->flags |= LV_RQ_BASE_STALE;
-		if (lv_queue_packed(dev->rec) || lv_split_used_idx(mem, q->used, &idx))
-			continue;
-		q->base = idx;
-		q->flags &= ~(uint32_t)LV_RQ_BASE_STALE;
-	}
-	pthread_mutex_unlock(&dev->lock);
-	lv_snapshot_put(mem);
 }

@@ -84,6 +84,7 @@ static int begin_replay(struct libvhost_dev *dev)
 	/* the old peer may have completed requests until it was really gone */
 	if (lv_dev_was_running(dev))
 		lv_queues_rebuild_bases(dev, LV_RQ_SET);
+	lv_queues_ask_bases(dev);
 	r = lv_op_prepare(dev);
 	if (r)
 		return r;
@@ -164,6 +165,7 @@ static void came_back(struct libvhost_dev *dev)
 	report_reconnected(dev);
 	if (changed)
 		lv_config_changed(dev);
+	lv_queues_report_unknown(dev);
 }
 
 /* Back to waiting for the peer, with the pause grown so far. */
@@ -279,6 +281,7 @@ bool lv_reconnect_stop(struct libvhost_dev *dev, int *result)
 		lv_op_abort(dev);
 		lv_dev_close(dev);
 		lv_dev_stopped_here(dev);
+		lv_queues_ask_bases(dev);
 		dev->op.failed = 0;
 		if (dev->op.kind != LV_OP_NONE)
 			wait_again(dev);

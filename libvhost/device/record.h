@@ -7,6 +7,7 @@
 #ifndef LV_DEVICE_RECORD_H
 #define LV_DEVICE_RECORD_H
 
+#include <stdbool.h>
 #include <vhost/dev.h>
 
 #define LV_RECORD_MAGIC	  0x6c767265u /* "lvre" */
@@ -23,7 +24,8 @@ enum {
 	LV_RQ_BASE_STALE = 1u << 6, /* stopped, but the peer could not tell where: rebuild base from the used ring and
 				       clear the flag; a start with it is refused */
 	LV_RQ_HELD = 1u << 7,	    /* stopped by itself, or set up while the device ran: a reconnect leaves it so */
-	LV_RQ_IN_BAND = 1u << 8	    /* kick, call and error by message */
+	LV_RQ_IN_BAND = 1u << 8,    /* kick, call and error by message */
+	LV_RQ_BASE_GIVEN = 1u << 9  /* base counts also for a packed ring, which is fresh otherwise */
 };
 
 struct lv_record_queue {
@@ -61,5 +63,7 @@ size_t lv_record_size(uint32_t num_queues);
 /* NULL = out of memory, or more than LIBVHOST_MAX_QUEUES. Freed with free(). */
 struct lv_record *lv_record_new(uint32_t virtio_id, uint32_t num_queues);
 struct lv_record *lv_record_dup(const struct lv_record *rec);
+/* Whether the guest accepted packed rings. */
+bool lv_queue_packed(const struct lv_record *rec);
 
 #endif

@@ -17,7 +17,7 @@ static struct lv_record_queue *at_work(struct libvhost_dev *dev)
 /* What even a failed plan found out about its queue. */
 static void absorb(struct libvhost_dev *dev)
 {
-	const uint32_t known = LV_RQ_RUNNING | LV_RQ_BASE_STALE;
+	const uint32_t known = LV_RQ_RUNNING | LV_RQ_BASE_STALE | LV_RQ_BASE_GIVEN;
 	struct lv_record_queue *to = &dev->rec->queue[dev->op.queue];
 
 	pthread_mutex_lock(&dev->lock);
