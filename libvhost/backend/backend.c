@@ -15,8 +15,8 @@
 
 #define F(bit)		    (1ull << (bit))
 #define F_PROTOCOL_FEATURES F(30)
-/* Bits that promise what this version does not do: IOMMU, packed rings, notification data. */
-#define F_UNSUPPORTED (F(33) | F(34) | F(36) | F(38) | F(39) | F(40) | F(41))
+/* Bits that promise what this version does not do: IOMMU, notification data. */
+#define F_UNSUPPORTED (F(33) | F(36) | F(38) | F(39) | F(40) | F(41))
 #define MAX_WORKERS   64u
 #define DEFAULT_SLOTS 509u
 #define DEFAULT_MS    1000u

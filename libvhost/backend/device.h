@@ -24,7 +24,7 @@
 struct lv_ring {
 	uint32_t index, num, base;
 	struct libvhost_vring_addr addr; /* user addresses of the front-end */
-	bool has_addr, has_kick, enabled, broken;
+	bool has_base, has_addr, has_kick, enabled, broken;
 	bool on_worker;
 	int kick_fd, call_fd, err_fd; /* -1 = none */
 	struct libvhost_vq *vq;

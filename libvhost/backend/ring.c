@@ -80,15 +80,22 @@ int lv_ring_locate(struct lv_session *s, const struct lv_ring *ring, struct libv
 	return rc;
 }
 
+/* A front-end that says nothing has a fresh ring; DPDK's says the available half only, at which the used one is, too.
+ */
+static uint32_t packed_base(const struct lv_ring *ring)
+{
+	return ring->has_base ? lv_packed_full_base(ring->base) : LV_PACKED_BASE;
+}
+
 static int make_vq(struct lv_session *s, struct lv_ring *ring)
 {
 	struct libvhost_vq_opts o = {
 		.size = sizeof(o),
-		.flags = ring->call_fd >= 0 ? LIBVHOST_VQ_HAS_CALL : 0,
+		.flags = LIBVHOST_VQ_HAS_BASE | (ring->call_fd >= 0 ? LIBVHOST_VQ_HAS_CALL : 0),
 		.role = LIBVHOST_VQ_DEVICE,
 		.num = ring->num,
 		.index = ring->index,
-		.base = ring->base,
+		.base = s->features & LV_F_RING_PACKED ? packed_base(ring) : ring->base,
 		.features = s->features,
 		.call_fd = ring->call_fd,
 	};
@@ -185,8 +192,10 @@ int lv_ring_stop(struct lv_session *s, struct lv_ring *ring, uint32_t timeout_ms
 	if (rc < 0)
 		return rc;
 	if (ring->vq) {
-		if (libvhost_vq_info(ring->vq, &info) == 0)
+		if (libvhost_vq_info(ring->vq, &info) == 0) {
 			ring->base = info.base;
+			ring->has_base = true;
+		}
 		libvhost_vq_free(ring->vq);
 		ring->vq = NULL;
 		lv_backend_event(s->b, LIBVHOST_EVENT_STOPPED, ring->index, 0, "the ring stopped");

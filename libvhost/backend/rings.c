@@ -12,6 +12,12 @@ static struct lv_ring *find(struct lv_session *s, const struct libvhost_req *req
 	return req->index < s->b->opts.num_queues ? &s->rings[req->index] : NULL;
 }
 
+/* Features may come after ring messages: what they decide is checked again when the ring starts. */
+static bool may_be_packed(const struct lv_session *s)
+{
+	return (s->features_set ? s->features : s->b->features) & LV_F_RING_PACKED;
+}
+
 /* For messages that a ring in use does not take. A broken one is done with: what comes now is a new beginning. */
 static int resting(struct lv_session *s, const struct libvhost_req *req, struct lv_ring **ring)
 {
@@ -30,7 +36,7 @@ int lv_ring_set_num(struct lv_session *s, struct libvhost_req *req)
 	int rc = resting(s, req, &ring);
 
 	if (rc == 0)
-		rc = libvhost_vq_layout(req->arg.num, 0, &l);
+		rc = libvhost_vq_layout(req->arg.num, may_be_packed(s) ? LV_F_RING_PACKED : 0, &l);
 	if (rc < 0)
 		return rc;
 	if (ring->num != req->arg.num)
@@ -79,7 +85,7 @@ int lv_ring_set_addr(struct lv_session *s, struct libvhost_req *req)
 	ring->addr = *addr;
 	ring->has_addr = true;
 	rc = lv_ring_check_log(s, ring);
-	if (rc == 0)
+	if (rc == 0 && (s->features_set || !may_be_packed(s))) /* else nobody knows how large the areas are */
 		rc = lv_ring_locate(s, ring, &(struct libvhost_vq_opts){0});
 	if (rc == 0)
 		rc = lv_ring_update(s, ring);
@@ -95,9 +101,10 @@ int lv_ring_set_base(struct lv_session *s, struct libvhost_req *req)
 
 	if (rc < 0)
 		return rc;
-	if (req->arg.num > UINT16_MAX) /* split rings count in 16 bits */
+	if (req->arg.num > UINT16_MAX && !may_be_packed(s)) /* split rings count in 16 bits */
 		return -EINVAL;
 	ring->base = req->arg.num;
+	ring->has_base = true;
 	return 0;
 }
 

@@ -39,6 +39,8 @@ struct both {
 	struct libvhost_mem *mem;
 	struct libvhost_dev *dev;
 	struct libvhost_vq *drv[QUEUES];
+	uint64_t format; /* feature bits */
+	uint32_t num;
 	pthread_t thread;
 	atomic_int stop;
 	char path[64], uri[80];
@@ -59,7 +61,7 @@ static void make_backend(struct both *x)
 	const struct libvhost_backend_opts o = {
 		.size = sizeof(o),
 		.num_queues = QUEUES,
-		.features = F_COMMON,
+		.features = F_COMMON | F_PACKED | F_ORDERED,
 		.ops = &ops,
 		.config = config,
 		.config_len = sizeof(config),
@@ -70,12 +72,24 @@ static void make_backend(struct both *x)
 	CHECK_EQ(libvhost_backend_new(x->ctx, &o, &x->b), 0);
 }
 
-static void begin(struct both *x, bool in_process)
+/* A back-end that died left a packed ring where its driver sees it. */
+static int ring_base(void *arg, uint32_t queue, uint32_t *base)
 {
-	struct libvhost_dev_opts o = {.size = sizeof(o), .num_queues = QUEUES, .timeout_ms = 2000};
-	const uint64_t features = F_COMMON | LV_F_VERSION_1;
+	struct both *x = arg;
+
+	*base = vq_info(x->drv[queue]).base;
+	return 0;
+}
+
+static void begin(struct both *x, bool in_process, uint64_t format)
+{
+	const struct libvhost_dev_ops dev_ops = {.size = sizeof(dev_ops), .ring_base = ring_base, .arg = x};
+	struct libvhost_dev_opts o = {.size = sizeof(o), .num_queues = QUEUES, .timeout_ms = 2000, .ops = &dev_ops};
+	const uint64_t features = F_COMMON | LV_F_VERSION_1 | format;
 
 	memset(x, 0, sizeof(*x));
+	x->format = format;
+	x->num = format & F_PACKED ? 61 : NUM;
 	CHECK_EQ(libvhost_ctx_new(NULL, &x->ctx), 0);
 	make_backend(x);
 	if (in_process) {
@@ -113,13 +127,13 @@ static void set_queues(struct both *x)
 	for (uint32_t q = 0; q < QUEUES; q++) {
 		const uint64_t at = QUEUE_AT * (q + 1);
 		struct libvhost_queue queue = {
-			.size = sizeof(queue), .num = NUM, .desc = at, .avail = at + 0x1000, .used = at + 0x2000};
+			.size = sizeof(queue), .num = x->num, .desc = at, .avail = at + 0x1000, .used = at + 0x2000};
 		struct libvhost_vq_opts o = {.size = sizeof(o),
 					     .flags = LIBVHOST_VQ_HAS_KICK | LIBVHOST_VQ_HAS_CALL,
 					     .role = LIBVHOST_VQ_DRIVER,
-					     .num = NUM,
+					     .num = x->num,
 					     .index = q,
-					     .features = F_COMMON | LV_F_VERSION_1,
+					     .features = F_COMMON | LV_F_VERSION_1 | x->format,
 					     .desc = at,
 					     .avail = at + 0x1000,
 					     .used = at + 0x2000,
@@ -180,13 +194,13 @@ static void some_requests(struct both *x)
 		one_request(x, i % QUEUES, DATA_AT, (uint8_t)i);
 }
 
-static void life(bool in_process)
+static void life(bool in_process, uint64_t format)
 {
 	struct libvhost_queue queue = {.size = sizeof(queue)};
 	uint8_t bytes[8];
 	struct both x;
 
-	begin(&x, in_process);
+	begin(&x, in_process, format);
 	CHECK_EQ(libvhost_dev_get_config(x.dev, 2, bytes, 4, 0), 0);
 	CHECK_MEM(bytes, config + 2, 4);
 	CHECK_EQ(libvhost_dev_set_config(x.dev, 2, bytes, 4, 0, 0), in_process ? -EPERM : -EIO);
@@ -195,7 +209,7 @@ static void life(bool in_process)
 	some_requests(&x);
 	CHECK_EQ(libvhost_dev_stop(x.dev, NULL), 0);
 	CHECK_EQ(libvhost_dev_get_queue(x.dev, 1, &queue), 0);
-	CHECK_EQ(queue.base, 50);
+	CHECK_EQ(queue.base, format & F_PACKED ? lv_pos_base(LV_POS_WRAP | 50) : 50);
 	CHECK_EQ(libvhost_dev_start(x.dev, NULL), 0); /* where it stopped */
 	some_requests(&x);
 	CHECK_EQ(libvhost_virtqueue_mask(x.dev, 0, 1), 0);
@@ -207,19 +221,23 @@ static void life(bool in_process)
 
 TEST(backend_dev, life_over_a_socket)
 {
-	life(false);
+	life(false, 0);
+	life(false, F_PACKED);
+	life(false, F_PACKED | F_ORDERED);
+	life(false, F_ORDERED);
 }
 
 TEST(backend_dev, life_in_process)
 {
-	life(true);
+	life(true, 0);
+	life(true, F_PACKED);
 }
 
-static void hotplug(bool in_process)
+static void hotplug(bool in_process, uint64_t format)
 {
 	struct both x;
 
-	begin(&x, in_process);
+	begin(&x, in_process, format);
 	set_queues(&x);
 	CHECK_EQ(libvhost_dev_start(x.dev, NULL), 0);
 	for (uint32_t i = 0; i < 20; i++) {
@@ -241,12 +259,14 @@ static void hotplug(bool in_process)
 
 TEST(backend_dev, memory_comes_and_goes_over_a_socket)
 {
-	hotplug(false);
+	hotplug(false, 0);
+	hotplug(false, F_PACKED);
 }
 
 TEST(backend_dev, memory_comes_and_goes_in_process)
 {
-	hotplug(true);
+	hotplug(true, 0);
+	hotplug(true, F_PACKED);
 }
 
 static void change(bool in_process)
@@ -256,7 +276,7 @@ static void change(bool in_process)
 	uint8_t bytes[8];
 	struct both x;
 
-	begin(&x, in_process);
+	begin(&x, in_process, 0);
 	CHECK_EQ(libvhost_backend_set_config(x.b, next, sizeof(next)), 0);
 	for (int i = 0; i < 100 && e.type != LIBVHOST_EVENT_CONFIG_CHANGE; i++) {
 		CHECK_EQ(libvhost_dev_dispatch(x.dev, 20), 0);
@@ -278,11 +298,11 @@ TEST(backend_dev, configuration_change_arrives_in_process)
 	change(true);
 }
 
-static void again(bool in_process)
+static void again(bool in_process, uint64_t format)
 {
 	struct both x;
 
-	begin(&x, in_process);
+	begin(&x, in_process, format);
 	set_queues(&x);
 	CHECK_EQ(libvhost_dev_start(x.dev, NULL), 0);
 	for (int i = 0; i < 10; i++) {
@@ -295,10 +315,12 @@ static void again(bool in_process)
 
 TEST(backend_dev, reconnects_over_a_socket)
 {
-	again(false);
+	again(false, 0);
+	again(false, F_PACKED);
 }
 
 TEST(backend_dev, reconnects_in_process)
 {
-	again(true);
+	again(true, 0);
+	again(true, F_PACKED);
 }

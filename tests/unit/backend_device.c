@@ -177,7 +177,7 @@ TEST(backend_device, options_are_checked)
 	o.num_queues = 257;
 	CHECK_EQ(libvhost_backend_new(ctx, &o, &b), -EINVAL);
 	o = good;
-	o.features = 1ull << 34; /* packed */
+	o.features = 1ull << 36; /* notification data in another form */
 	CHECK_EQ(libvhost_backend_new(ctx, &o, &b), -EINVAL);
 	o = good;
 	o.ops = NULL;
