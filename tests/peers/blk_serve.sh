@@ -9,6 +9,9 @@ serve "$work/ram.sock" --ram 64M --queues 4 --workers 2
 check "64 MiB of RAM, 4 queues on 2 workers: verified" \
 	"$vhostctl" blk-test "user:$work/ram.sock" --size 64M --queues 4 --depth 64
 check "a second front-end after the first" "$vhostctl" blk-test "user:$work/ram.sock" --size 8M
+check "the same with packed rings" \
+	"$vhostctl" blk-test "user:$work/ram.sock" --size 64M --queues 4 --depth 64 --packed
+check "a packed ring of three entries" "$vhostctl" blk-test "user:$work/ram.sock" --size 1M --depth 1 --packed
 check "the workers run under a filter" grep -q 'Seccomp 2 NoNewPrivs 1' "$work/serve.log"
 check_fails "a second server on the same socket is refused" "$vhostctl" serve blk --socket "$work/ram.sock" --ram 1M
 
@@ -23,6 +26,15 @@ check "kill -9 in mid-run, restarted on the stale socket: the run ends verified"
 check "it reconnected" grep -q '"reconnects": [1-9]' "$work/killed.json"
 check "it says how long the guest stood still" grep -q '"longest_stall_ms": 0*[1-9.]' "$work/killed.json"
 check "the image holds the pattern" "$image" "$work/disk.img" 9 134217728
+
+"$vhostctl" blk-test "user:$work/disk.sock" --size 128M --queues 4 --depth 32 --seed 10 --packed --json >"$work/packed.json" 2>"$work/packed.err" &
+run=$!
+sleep 0.2
+kill -9 "$serve_pid"
+serve "$work/disk.sock" --file "$work/disk.img" --queues 4
+check "the same with packed rings: the run ends verified" wait $run
+check "it reconnected" grep -q '"reconnects": [1-9]' "$work/packed.json"
+check "the image holds its pattern" "$image" "$work/disk.img" 10 134217728
 
 "$vhostctl" trace "$work/trace.sock" "user:$work/disk.sock" --once >"$work/trace.log" 2>&1 &
 tracer=$!

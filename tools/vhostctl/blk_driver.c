@@ -21,10 +21,12 @@ static uint64_t align(uint64_t n, uint64_t to)
 	return (n + to - 1) / to * to;
 }
 
-static uint32_t ring_entries(uint32_t depth)
+static uint32_t ring_entries(uint32_t depth, bool packed)
 {
 	uint32_t n = 4;
 
+	if (packed)
+		return depth * CHAIN; /* as few as there can be */
 	while (n < depth * CHAIN)
 		n *= 2;
 	return n;
@@ -35,9 +37,9 @@ static uint64_t lay_out(struct blk_driver *d, bool assign)
 {
 	struct libvhost_vq_layout l = {.size = sizeof(l)};
 	uint64_t at = MEMORY_BASE, desc, avail, used, requests;
-	uint32_t num = ring_entries(d->opts.depth);
+	uint32_t num = ring_entries(d->opts.depth, d->opts.packed);
 
-	libvhost_vq_layout(num, 1ull << RING_F_EVENT_IDX, &l);
+	libvhost_vq_layout(num, 1ull << RING_F_EVENT_IDX | (d->opts.packed ? 1ull << F_RING_PACKED : 0), &l);
 	for (uint32_t q = 0; q < d->opts.queues; q++) {
 		desc = at;
 		avail = desc + l.desc_bytes;
@@ -121,22 +123,30 @@ static int set_up_queue(struct blk_driver *d, uint32_t q)
 	return 0;
 }
 
+/* Where a packed ring continues when its back-end died: rings are laid out anew before a reconnect. */
+static int ring_base(void *arg, uint32_t queue, uint32_t *base)
+{
+	const struct blk_driver *d = arg;
+	struct libvhost_vq_info info = {.size = sizeof(info)};
+
+	if (libvhost_vq_info(d->queues[queue].vq, &info) < 0)
+		return -1;
+	*base = info.base;
+	return 0;
+}
+
 static int negotiate(struct blk_driver *d)
 {
-	static const uint8_t wanted[] = {BLK_F_SEG_MAX,
-					 BLK_F_BLK_SIZE,
-					 BLK_F_FLUSH,
-					 BLK_F_MQ,
-					 RING_F_EVENT_IDX,
-					 F_VERSION_1,
-					 LIBVHOST_INVALID_FEATURE_BIT};
+	const struct libvhost_dev_ops ops = {.size = sizeof(ops), .ring_base = ring_base, .arg = d};
+	static const uint8_t wanted[] = {BLK_F_SEG_MAX,	   BLK_F_BLK_SIZE, BLK_F_FLUSH,	  BLK_F_MQ,
+					 RING_F_EVENT_IDX, F_VERSION_1,	   F_RING_PACKED, LIBVHOST_INVALID_FEATURE_BIT};
 	struct libvhost_dev_opts o = {.size = sizeof(o), .virtio_id = VIRTIO_ID_BLOCK};
 	struct blk_config config = {0};
 	uint64_t want = 0;
 	int rc;
 
 	for (const uint8_t *bit = wanted; *bit != LIBVHOST_INVALID_FEATURE_BIT; bit++)
-		want |= 1ull << *bit;
+		want |= *bit == F_RING_PACKED && !d->opts.packed ? 0 : 1ull << *bit;
 	o.flags = d->opts.inflight ? LIBVHOST_DEV_INFLIGHT : 0;
 	o.num_queues = d->opts.queues;
 	o.config_size = BLK_CONFIG_BYTES;
@@ -144,6 +154,7 @@ static int negotiate(struct blk_driver *d)
 	o.uri = d->opts.uri;
 	o.transport = d->opts.transport;
 	o.mem = d->mem;
+	o.ops = &ops;
 	rc = libvhost_dev_init(d->ctx, &o, &d->dev);
 	if (rc < 0)
 		return complain_ctx(d->ctx, "connect", rc);
@@ -152,6 +163,8 @@ static int negotiate(struct blk_driver *d)
 		return complain_dev(d->dev, "configuration", rc);
 	d->capacity_sectors = le64toh(config.capacity);
 	d->features = libvhost_get_features(d->dev, wanted, want);
+	if (d->opts.packed && !(d->features >> F_RING_PACKED & 1))
+		return complain("the back-end does not offer packed rings");
 	rc = libvhost_ack_features(d->dev, wanted, d->features);
 	return rc < 0 ? complain_dev(d->dev, "features", rc) : 0;
 }

@@ -19,6 +19,7 @@ struct blk_driver_opts {
 	uint32_t timeout_ms;   /* per control operation, and longest time without any completion */
 	uint32_t reconnect_ms; /* how long a lost back-end may stay away; 0 = a disconnect is an error */
 	bool poll;	       /* spin instead of sleeping */
+	bool packed;	       /* packed rings, or failure */
 	bool inflight; /* leave what was in flight at a death to an inflight region, instead of offering it again */
 };
 

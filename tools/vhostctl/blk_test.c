@@ -37,7 +37,7 @@ struct test {
 	uint64_t verified;
 };
 
-enum { OPT_NO_VERIFY = 1000, OPT_POLL, OPT_RECONNECT, OPT_BLOCK, OPT_FAIL_NTH, OPT_INFLIGHT };
+enum { OPT_NO_VERIFY = 1000, OPT_POLL, OPT_RECONNECT, OPT_BLOCK, OPT_FAIL_NTH, OPT_INFLIGHT, OPT_PACKED };
 
 static const struct argp_option options[] = {
 	{"size", 's', "BYTES", 0, "bytes to write and read back (default 64M)", 0},
@@ -47,6 +47,7 @@ static const struct argp_option options[] = {
 	{"seed", 'S', "N", 0, "seed of the pattern (default 1)", 0},
 	{"duration", 'D', "SECONDS", 0, "repeat each phase over the size for so long", 0},
 	{"no-verify", OPT_NO_VERIFY, NULL, 0, "do not compare what is read (for null devices)", 0},
+	{"packed", OPT_PACKED, NULL, 0, "packed rings instead of split ones", 0},
 	{"poll", OPT_POLL, NULL, 0, "spin for completions instead of sleeping", 0},
 	{"inflight", OPT_INFLIGHT, NULL, 0,
 	 "trust the back-end's inflight region after its death, instead of offering requests again", 0},
@@ -93,6 +94,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		return 0;
 	case OPT_NO_VERIFY:
 		a->verify = false;
+		return 0;
+	case OPT_PACKED:
+		a->driver.packed = true;
 		return 0;
 	case OPT_POLL:
 		a->driver.poll = true;

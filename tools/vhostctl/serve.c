@@ -200,8 +200,8 @@ static int serve(const struct args *a, struct libvhost_ctx *ctx, struct blk_devi
 	opts.num_workers = a->workers;
 	opts.worker = &worker;
 	opts.features = 1ull << BLK_F_SEG_MAX | 1ull << BLK_F_BLK_SIZE | 1ull << BLK_F_FLUSH |
-			1ull << RING_F_INDIRECT_DESC | 1ull << RING_F_EVENT_IDX |
-			(a->queues > 1 ? 1ull << BLK_F_MQ : 0);
+			1ull << RING_F_INDIRECT_DESC | 1ull << RING_F_EVENT_IDX | 1ull << F_RING_PACKED |
+			1ull << F_IN_ORDER | (a->queues > 1 ? 1ull << BLK_F_MQ : 0);
 	opts.ops = &ops;
 	opts.arg = dev;
 	opts.config = &config;
