@@ -18,4 +18,5 @@ kill_often() {
 	fi
 }
 kill_often split --seed 1
+kill_often packed --packed --seed 2
 tap_end
