@@ -17,7 +17,7 @@ check_fails "a second server on the same socket is refused" "$vhostctl" serve bl
 
 truncate -s 128M "$work/disk.img"
 serve "$work/disk.sock" --file "$work/disk.img" --queues 4
-"$vhostctl" blk-test "user:$work/disk.sock" --size 128M --queues 4 --depth 32 --seed 9 --json >"$work/killed.json" 2>"$work/killed.err" &
+"$vhostctl" blk-test "user:$work/disk.sock" --size 128M --queues 4 --depth 32 --seed 9 --duration 1 --json >"$work/killed.json" 2>"$work/killed.err" &
 run=$!
 sleep 0.2
 kill -9 "$serve_pid"
@@ -27,7 +27,7 @@ check "it reconnected" grep -q '"reconnects": [1-9]' "$work/killed.json"
 check "it says how long the guest stood still" grep -q '"longest_stall_ms": 0*[1-9.]' "$work/killed.json"
 check "the image holds the pattern" "$image" "$work/disk.img" 9 134217728
 
-"$vhostctl" blk-test "user:$work/disk.sock" --size 128M --queues 4 --depth 32 --seed 10 --packed --json >"$work/packed.json" 2>"$work/packed.err" &
+"$vhostctl" blk-test "user:$work/disk.sock" --size 128M --queues 4 --depth 32 --seed 10 --duration 1 --packed --json >"$work/packed.json" 2>"$work/packed.err" &
 run=$!
 sleep 0.2
 kill -9 "$serve_pid"
