@@ -36,7 +36,7 @@ death() {
 	shift 3
 	rm -f net.sock
 	testpmd "$vdev" || exit 1
-	"$vhostctl" net-test "$uri" --pairs 2 --frames 4000000 --json "$@" >"$work/net.json" 2>"$work/net.err" &
+	"$vhostctl" net-test "$uri" --pairs 2 --frames 3000000 --json "$@" >"$work/net.json" 2>"$work/net.err" &
 	run=$!
 	pids="$pids $run"
 	sleep 1
@@ -52,9 +52,10 @@ death() {
 
 cd "$work" || exit 1
 loop split 1000000
-loop split 1000000 --poll --bytes 60
+loop packed 1000000 --packed
+loop packed 1000000 --packed --poll --bytes 60
 death split iface=net.sock user:net.sock
-death split iface=net.sock,client=1 user-listen:net.sock
+death packed iface=net.sock,client=1 user-listen:net.sock --packed
 
 # we hang up, the client comes back by itself
 testpmd iface=net.sock,client=1 || exit 1
