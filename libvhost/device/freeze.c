@@ -276,17 +276,17 @@ int libvhost_dev_freeze(struct libvhost_dev *dev, uint32_t flags, void *blob, si
 	if (r)
 		return r;
 	f = calloc(1, sizeof(*f));
-	r = f ? check_state(dev, flags)
-	      : lv_fail(&dev->err, -ENOMEM, LIBVHOST_EK_NOMEM, "freeze: no memory for the blob");
+	if (!f)
+		return lv_dev_release(dev,
+				      lv_fail(&dev->err, -ENOMEM, LIBVHOST_EK_NOMEM, "freeze: no memory for the blob"));
+	r = check_state(dev, flags);
 	if (!r) {
 		f->blob.flags = flags;
 		r = freeze(dev, f, blob, blob_len, fds, nfds);
 	}
-	if (f) {
-		lv_log_put(f->log);
-		free(f->blob.rec);
-		free(f->region);
-		free(f);
-	}
+	lv_log_put(f->log);
+	free(f->blob.rec);
+	free(f->region);
+	free(f);
 	return lv_dev_release(dev, r);
 }

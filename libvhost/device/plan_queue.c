@@ -66,9 +66,10 @@ static int stop(struct lv_compile *c)
 int lv_queue_plan(struct lv_compile *c)
 {
 	struct lv_plan_env one = *c->env;
+	struct lv_compile alone = *c;
 
 	one.first = c->env->queue;
 	one.count = 1;
-	c->env = &one;
-	return c->plan->kind == LV_PLAN_QUEUE_START ? start(c) : stop(c);
+	alone.env = &one;
+	return c->plan->kind == LV_PLAN_QUEUE_START ? start(&alone) : stop(&alone);
 }

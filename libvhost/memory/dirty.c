@@ -117,14 +117,14 @@ static uint64_t put_ranges(void *arg, uint64_t page, uint64_t mask)
 	struct to_ranges *to = arg;
 
 	while (mask) {
-		struct libvhost_dirty_range *last = to->count ? &to->ranges[to->count - 1] : NULL;
+		struct libvhost_dirty_range *last = to->ranges && to->count ? &to->ranges[to->count - 1] : NULL;
 		const uint64_t from = (uint64_t)__builtin_ctzll(mask), ones = ~(mask >> from);
 		const uint64_t n = ones ? (uint64_t)__builtin_ctzll(ones) : 64;
 		const struct libvhost_dirty_range run = {(page + from) * LV_LOG_PAGE, n * LV_LOG_PAGE};
 
 		if (last && last->gpa + last->size == run.gpa) {
 			last->size += run.size;
-		} else if (to->count < to->cap) {
+		} else if (to->ranges && to->count < to->cap) {
 			to->ranges[to->count++] = run;
 		} else {
 			to->next = page + from;

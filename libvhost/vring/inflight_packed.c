@@ -188,7 +188,7 @@ static int settle(struct recovery *r)
 /* The list ends with an index that does not exist. */
 static int walk_free(struct recovery *r)
 {
-	for (uint16_t i = r->t->free_head; i < r->t->num; i = r->t->own[i].next) {
+	for (uint32_t i = r->t->free_head; i < r->t->num; i = r->t->own[i].next) {
 		if (r->known[i])
 			return lv_vq_break(r->vq, "the inflight region's free list comes back to entry %u", i);
 		r->known[i] = true;
@@ -291,7 +291,7 @@ static void withdraw(struct recovery *r)
 /* Nothing was under way: marks of free entries go first, then the heads and positions that hold. */
 static void put_in_order(struct recovery *r)
 {
-	for (uint16_t i = r->t->free_head; i < r->t->num; i = r->t->own[i].next)
+	for (uint32_t i = r->t->free_head; i < r->t->num; i = r->t->own[i].next)
 		if (__atomic_load_n(&r->t->packed->desc[i].inflight, __ATOMIC_RELAXED))
 			__atomic_store_n(&r->t->packed->desc[i].inflight, 0, __ATOMIC_RELEASE);
 	store_free_head(r->t);

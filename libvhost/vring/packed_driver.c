@@ -93,9 +93,9 @@ static void fill_indirect(struct libvhost_vq *vq, const struct libvhost_buf *buf
 	const uint64_t first = (uint64_t)id * vq->opts.max_chain;
 	const struct lv_packed_ring table = {.desc = vq->pdrv.indirect + first};
 
-	for (uint16_t i = 0; i < n; i++) {
-		lv_packed_set_addr(&table, i, bufs[i].gpa);
-		lv_packed_store(&table, i, lv_packed_meta(bufs[i].len, 0, i < n_read ? 0 : LV_DESC_WRITE));
+	for (uint32_t i = 0; i < n; i++) {
+		lv_packed_set_addr(&table, (uint16_t)i, bufs[i].gpa);
+		lv_packed_store(&table, (uint16_t)i, lv_packed_meta(bufs[i].len, 0, i < n_read ? 0 : LV_DESC_WRITE));
 	}
 	fill(vq, vq->opts.indirect + first * sizeof(*table.desc), n * (uint32_t)sizeof(*table.desc), id,
 	     LV_DESC_INDIRECT);

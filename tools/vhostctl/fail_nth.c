@@ -155,14 +155,16 @@ static bool one(const struct blk_driver_opts *opts, struct fault *fault, json_t 
 
 static void print(const json_t *rows)
 {
-	size_t i;
-	json_t *r;
-
 	printf("%4s  %-44s %-13s %-12s %s\n", "n", "request", "state", "recovered", "result");
-	json_array_foreach((json_t *)(uintptr_t)rows, i, r) printf(
-		"%4" JSON_INTEGER_FORMAT "  %-44.44s %-13s %-12s %s\n", json_integer_value(json_object_get(r, "n")),
-		json_string_value(json_object_get(r, "request")), json_string_value(json_object_get(r, "state")),
-		json_string_value(json_object_get(r, "recovered")), json_string_value(json_object_get(r, "result")));
+	for (size_t i = 0; i < json_array_size(rows); i++) {
+		const json_t *r = json_array_get(rows, i);
+
+		printf("%4" JSON_INTEGER_FORMAT "  %-44.44s %-13s %-12s %s\n",
+		       json_integer_value(json_object_get(r, "n")), json_string_value(json_object_get(r, "request")),
+		       json_string_value(json_object_get(r, "state")),
+		       json_string_value(json_object_get(r, "recovered")),
+		       json_string_value(json_object_get(r, "result")));
+	}
 }
 
 int fail_nth_all(const struct blk_driver_opts *opts, const struct fault *how, bool json)

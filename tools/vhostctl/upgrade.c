@@ -346,11 +346,13 @@ static int be_guest(struct upgrade *u)
 	u->thaw_ns = calloc(u->args.times, sizeof(uint64_t));
 	u->gap_ns = calloc(u->args.times, sizeof(uint64_t));
 	u->address = calloc(u->args.times + 1u, sizeof(uint64_t));
-	if (!u->freeze_ns || !u->thaw_ns || !u->gap_ns || !u->address)
-		return complain("out of memory");
-	rc = upgrade_guest_open(&u->guest, &u->args.machine) || run_guest(u);
-	reap(&u->vmm);
-	upgrade_guest_close(&u->guest);
+	if (!u->freeze_ns || !u->thaw_ns || !u->gap_ns || !u->address) {
+		rc = complain("out of memory");
+	} else {
+		rc = upgrade_guest_open(&u->guest, &u->args.machine) || run_guest(u);
+		reap(&u->vmm);
+		upgrade_guest_close(&u->guest);
+	}
 	free(u->freeze_ns);
 	free(u->thaw_ns);
 	free(u->gap_ns);
@@ -365,9 +367,8 @@ static int run(int argc, char **argv)
 		parse,
 		"URI",
 		"Drives a block device from a guest that is a process of its own, and replaces the VMM process that "
-		"holds "
-		"the device while requests are in flight: the old one freezes it and hands blob and descriptors to the "
-		"new "
+		"holds the "
+		"device while requests are in flight: the old one freezes it and hands blob and descriptors to the new "
 		"one, which thaws it with guest memory at another address. The data on the device is lost.",
 		NULL,
 		NULL,
