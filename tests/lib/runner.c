@@ -94,16 +94,29 @@ extern const struct lv_test *const __start_lv_tests[], *const __stop_lv_tests[];
 static jmp_buf escape;
 static char message[1200];
 enum { RAN = 0, FAILED = 1, SKIPPED = 2 };
+static pthread_t main_thread;
+static const struct lv_test *running;
+
+/* Only the thread that runs the tests can go on with the next one. */
+_Noreturn static void bail_out(const char *why)
+{
+	printf("Bail out! %s/%s: %s\n", running->suite, running->name, why);
+	fflush(stdout);
+	_exit(2);
+}
 
 void lv_test_fail(const char *file, int line, const char *fmt, ...)
 {
-	char text[1024];
+	char text[1024], all[sizeof(message)];
 	va_list args;
 
 	va_start(args, fmt);
 	vsnprintf(text, sizeof(text), fmt, args);
 	va_end(args);
-	snprintf(message, sizeof(message), "%s:%d: %s", file, line, text);
+	snprintf(all, sizeof(all), "%s:%d: %s", file, line, text);
+	if (!pthread_equal(pthread_self(), main_thread))
+		bail_out(all);
+	memcpy(message, all, sizeof(message));
 	longjmp(escape, FAILED);
 }
 
@@ -114,7 +127,6 @@ void lv_test_skip(const char *reason)
 }
 
 /* A test that hangs is named: the suite's own time limit could only name the suite. */
-static const struct lv_test *running;
 static void too_long(int number)
 {
 	static const char text[] = "Bail out! over 120 s in ";
@@ -156,11 +168,13 @@ static void start_helper_threads(void)
 int main(int argc, char **argv)
 {
 	size_t total = (size_t)(__stop_lv_tests - __start_lv_tests);
-	volatile unsigned failed = 0, number = 0;
+	volatile unsigned failed = 0, number = 0, threads;
 
+	main_thread = pthread_self();
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	signal(SIGALRM, too_long);
 	start_helper_threads();
+	threads = lv_ledger_take().threads;
 	for (volatile size_t i = 0; i < total; i++) {
 		const struct lv_test *t = __start_lv_tests[i];
 
@@ -180,6 +194,9 @@ int main(int argc, char **argv)
 		default:
 			printf("not ok %u - %s/%s\n# %s\n", number, t->suite, t->name, message);
 			failed = failed + 1;
+			/* what they work on was the test's: the next test would suffer, and be blamed */
+			if (lv_ledger_take().threads > threads)
+				bail_out("it failed and left threads behind");
 		}
 	}
 	printf("1..%u\n", number);
