@@ -5,6 +5,9 @@
 
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
+
+#include "core/clock.h"
 
 #if defined(__SANITIZE_THREAD__)
 #define SLOWER 20
@@ -147,6 +150,8 @@ TEST(vring_threads, no_wakeup_is_lost_in_order)
 }
 
 #define HOSTILE_REQUESTS (1000000 / SLOWER)
+#define LEAST		 (HOSTILE_REQUESTS / 100) /* good ones, bad ones, flips */
+#define PATIENCE_NS	 30000000000u
 #define HOSTILE_NUM	 64u
 #define TABLE		 (RAM + 0x10000)
 
@@ -155,6 +160,10 @@ struct flipper {
 	struct lv_desc *ring; /* a packed one has flags and id the other way round */
 	bool packed;
 	atomic_bool stop;
+	atomic_ulong flips;
+	unsigned long seen; /* flips at the last look */
+	uint32_t good, bad;
+	uint64_t rounds, give_up;
 };
 
 /* Values that pass every check alone and none when mixed: next to the ends of memory, of the tables, of 64 bits. */
@@ -196,6 +205,7 @@ static void *flipper(void *arg)
 	while (!atomic_load_explicit(&f->stop, memory_order_relaxed)) {
 		seed = seed * 1664525 + 1013904223;
 		flip(f, seed >> 3, (seed >> 30 ? f->ring : table) + (seed >> 24) % HOSTILE_NUM);
+		atomic_fetch_add_explicit(&f->flips, 1, memory_order_relaxed);
 	}
 	return NULL;
 }
@@ -216,10 +226,42 @@ static uint64_t touch(const struct libvhost_chain *c)
 	return sum;
 }
 
+/* Until there was enough of everything: on a busy machine the flipper may not get to run for a long time. */
+static bool go_on(struct flipper *f)
+{
+	const unsigned long flips = atomic_load_explicit(&f->flips, memory_order_relaxed);
+
+	if (++f->rounds % 1024)
+		return true;
+	if (flips == f->seen)
+		sched_yield();
+	f->seen = flips;
+	if (lv_now(f->r->g.ctx) > f->give_up)
+		return false;
+	return f->good + f->bad < HOSTILE_REQUESTS || f->good < LEAST || f->bad < LEAST || flips < LEAST;
+}
+
+static pthread_t flip_begin(struct flipper *f)
+{
+	pthread_t thread;
+
+	f->give_up = lv_now(f->r->g.ctx) + PATIENCE_NS;
+	CHECK_EQ(pthread_create(&thread, NULL, flipper, f), 0);
+	return thread;
+}
+
+static void flip_end(struct flipper *f, pthread_t thread)
+{
+	atomic_store(&f->stop, true);
+	CHECK_EQ(pthread_join(thread, NULL), 0);
+	if (f->good < LEAST || f->bad < LEAST || f->flips < LEAST)
+		lv_test_fail(__FILE__, __LINE__, "%u good requests, %u bad ones, %lu flips: not a test of both",
+			     f->good, f->bad, f->flips);
+}
+
 TEST(vring_threads, R205_descriptors_flipped_while_they_are_read)
 {
 	struct flipper f = {0};
-	uint32_t good = 0, bad = 0;
 	struct libvhost_chain c;
 	pthread_t thread;
 	struct rig r;
@@ -231,28 +273,25 @@ TEST(vring_threads, R205_descriptors_flipped_while_they_are_read)
 	f.ring = r.ring.desc;
 	for (uint32_t i = 0; i < HOSTILE_NUM; i++)
 		desc(&r, i, DATA, 16, 0, 0);
-	CHECK_EQ(pthread_create(&thread, NULL, flipper, &f), 0);
-	while (good + bad < HOSTILE_REQUESTS) {
-		offer(&r, (good + bad) % HOSTILE_NUM);
+	thread = flip_begin(&f);
+	while (go_on(&f)) {
+		offer(&r, (f.good + f.bad) % HOSTILE_NUM);
 		int rc = rig_pop(&r, &c);
 
 		if (rc == 1) {
 			CHECK_EQ(touch(&c), c.read_len + c.write_len);
 			CHECK_EQ(libvhost_vq_push(r.dev, c.head, 1), 0);
 			CHECK(libvhost_vq_flush(r.dev) >= 0);
-			good++;
+			f.good++;
 			continue;
 		}
 		CHECK(rc == -EBADMSG || rc == -E2BIG);
-		bad++;
+		f.bad++;
 		libvhost_vq_free(r.dev);
 		r.opts.base = lv_ring_idx(&r.ring, r.ring.avail);
 		rig_device(&r);
 	}
-	atomic_store(&f.stop, true);
-	CHECK_EQ(pthread_join(thread, NULL), 0);
-	if (good <= HOSTILE_REQUESTS / 100 || bad <= HOSTILE_REQUESTS / 100)
-		lv_test_fail(__FILE__, __LINE__, "%u good requests, %u bad ones: not a test of both", good, bad);
+	flip_end(&f, thread);
 	rig_free(&r);
 }
 
@@ -266,11 +305,10 @@ static void make_available(struct rig *r, uint16_t pos)
 			  lv_packed_meta(lv_meta_len(meta), lv_meta_id(meta), (uint16_t)(flags | lv_avail_bits(pos))));
 }
 
-/* A device whose ring breaks begins again where it stands; what it left in flight is forgotten. */
+/* A device whose ring breaks begins again behind what broke it; what it left in flight is forgotten. */
 TEST(vring_threads, R205_packed_descriptors_flipped_while_they_are_read)
 {
 	struct flipper f = {.packed = true};
-	uint32_t good = 0, bad = 0;
 	struct libvhost_chain c;
 	pthread_t thread;
 	struct rig r;
@@ -281,8 +319,8 @@ TEST(vring_threads, R205_packed_descriptors_flipped_while_they_are_read)
 	rig_device(&r);
 	f.r = &r;
 	f.ring = r.ring.desc;
-	CHECK_EQ(pthread_create(&thread, NULL, flipper, &f), 0);
-	while (good + bad < HOSTILE_REQUESTS) {
+	thread = flip_begin(&f);
+	while (go_on(&f)) {
 		const uint16_t pos = (uint16_t)vq_info(r.dev).base;
 		int rc;
 
@@ -294,18 +332,15 @@ TEST(vring_threads, R205_packed_descriptors_flipped_while_they_are_read)
 			CHECK_EQ(touch(&c), c.read_len + c.write_len);
 			CHECK_EQ(libvhost_vq_push(r.dev, c.head, 1), 0);
 			CHECK(libvhost_vq_flush(r.dev) >= 0);
-			good++;
+			f.good++;
 			continue;
 		}
 		CHECK(rc == -EBADMSG || rc == -E2BIG);
-		bad++;
+		f.bad++;
 		libvhost_vq_free(r.dev);
-		r.opts.base = lv_pos_base(pos);
+		r.opts.base = lv_pos_base(lv_pos_next(pos, 1, HOSTILE_NUM));
 		rig_device(&r);
 	}
-	atomic_store(&f.stop, true);
-	CHECK_EQ(pthread_join(thread, NULL), 0);
-	if (good <= HOSTILE_REQUESTS / 1000 || bad <= HOSTILE_REQUESTS / 1000)
-		lv_test_fail(__FILE__, __LINE__, "%u good requests, %u bad ones: not a test of both", good, bad);
+	flip_end(&f, thread);
 	rig_free(&r);
 }
