@@ -1,7 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
 /* Coming back on real sockets: peers that die in each handshake, callers that change their mind, a herd of devices. */
+#include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <sys/epoll.h>
+#include <sys/inotify.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 #include "core/clock.h"
 #include "wirerig.h"
@@ -155,9 +159,22 @@ TEST(hostile_reconnect, commits_go_on_while_another_thread_dispatches)
 
 /* ---- a herd ---- */
 
-#define HERD   100u
-#define SLOTS  50u /* of the histogram */
-#define SPREAD 500u
+#define HERD	100u
+#define NOTICED 16u /* of the herd: have inotify, of which a user has 128 for all that runs at the same time */
+#define SLOTS	50u /* of the histogram */
+#define SPREAD	500u
+
+static atomic_int inotifies = INT_MAX; /* how many more there may be */
+
+/* Instead of the C library's. */
+int inotify_init1(int flags)
+{
+	if (atomic_fetch_sub(&inotifies, 1) > 0)
+		return (int)syscall(SYS_inotify_init1, flags);
+	atomic_fetch_add(&inotifies, 1);
+	errno = EMFILE;
+	return -1;
+}
 
 /* One back-end process with many front-ends: one socket, a session for each connection. */
 struct stable {
@@ -275,7 +292,10 @@ static void show(const struct stable *s, const struct herd *h)
 	printf("\n");
 }
 
-/* One back-end process restarts: each of its hundred front-ends is served again, and they do not come all at once. */
+/*
+ * One back-end process restarts: each of its hundred front-ends is served again, and they do not come all at once.
+ * Some notice the new socket; the others, which got no inotify, find it when they look.
+ */
 TEST(hostile_reconnect, a_hundred_devices_of_one_back_end_come_back_spread)
 {
 	struct stable *s = calloc(1, sizeof(*s));
@@ -293,6 +313,7 @@ TEST(hostile_reconnect, a_hundred_devices_of_one_back_end_come_back_spread)
 	snprintf(uri, sizeof(uri), "user:%s", s->path);
 	stable_open(s);
 	herd_start(h, &r, uri, 100);
+	atomic_store(&inotifies, NOTICED);
 	stable_close(s);
 	for (end = now_ms() + 700; now_ms() < end;)
 		herd_serve(h, 20);
@@ -301,6 +322,7 @@ TEST(hostile_reconnect, a_hundred_devices_of_one_back_end_come_back_spread)
 		herd_serve(h, 20);
 	show(s, h);
 	CHECK_EQ(h->back, HERD);
+	CHECK_EQ(atomic_exchange(&inotifies, INT_MAX), 0);
 	for (uint32_t i = 0; i < HERD; i++) {
 		struct libvhost_dev_info info = {.size = sizeof(info)};
 
