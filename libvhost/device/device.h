@@ -250,6 +250,12 @@ bool lv_part_has_queue(struct lv_part *part, uint32_t queue);
 /* Whether the connection did not survive a result. */
 bool lv_part_gone(const struct lv_part *part);
 
+/* Whether a failure says what became of the requests: timeouts and cancellation leave some behind whose fate nobody
+ * knows. */
+bool lv_dev_fate_known(int r);
+/* The operation goes on with taking a refused start back, for which it has a second at least. */
+void lv_dev_begin_undo(struct libvhost_dev *dev);
+
 /* Whether a plan is under way, and what it came to: as lv_op_step(), without asking the transports. */
 bool lv_op_running(const struct libvhost_dev *dev);
 int lv_op_settle(struct libvhost_dev *dev);

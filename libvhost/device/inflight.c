@@ -199,8 +199,9 @@ bool lv_inflight_packed_base(struct libvhost_dev *dev, uint32_t queue, uint32_t 
 	return true;
 }
 
-void lv_inflight_rebase(struct libvhost_dev *dev, const struct lv_record *before)
+void lv_inflight_rebase(struct libvhost_dev *dev)
 {
+	struct lv_record *after = dev->op.work;
 	struct lv_snapshot *mem;
 	uint16_t idx;
 
@@ -208,19 +209,36 @@ void lv_inflight_rebase(struct libvhost_dev *dev, const struct lv_record *before
 	    !(dev->rec->protocol_acked & LV_BIT(LIBVHOST_PROTOCOL_F_GET_VRING_BASE_INFLIGHT)))
 		return;
 	mem = lv_mem_snapshot(dev->mem);
-	pthread_mutex_lock(&dev->lock);
-	for (uint32_t i = 0; i < dev->rec->num_queues; i++) {
-		struct lv_record_queue *q = &dev->rec->queue[i];
+	for (uint32_t i = 0; i < after->num_queues; i++) {
+		struct lv_record_queue *q = &after->queue[i];
 
-		if (!(before->queue[i].flags & LV_RQ_RUNNING) || q->flags & LV_RQ_RUNNING)
+		if (!(dev->rec->queue[i].flags & LV_RQ_RUNNING) || q->flags & LV_RQ_RUNNING)
 			continue;
 		if (lv_queue_packed(dev->rec))
 			lv_inflight_packed_base(dev, i, &q->base);
 		else if (!lv_split_used_idx(mem, q->used, &idx))
 			q->base = idx;
 	}
-	pthread_mutex_unlock(&dev->lock);
 	lv_snapshot_put(mem);
+}
+
+static bool any_runs(const struct lv_record *rec)
+{
+	for (uint32_t i = 0; i < rec->num_queues; i++)
+		if (rec->queue[i].flags & LV_RQ_RUNNING)
+			return true;
+	return false;
+}
+
+void lv_inflight_keep(struct libvhost_dev *dev)
+{
+	const struct lv_record *work = dev->op.work;
+	const struct lv_inflight_shape shape = {work->inflight_queues, work->inflight_num, is_packed(work)};
+
+	if (dev->op.inflight_fd < 0 || !(work->flags & LV_RF_INFLIGHT) || !any_runs(work))
+		return;
+	lv_inflight_use(dev, dev->op.inflight_fd, &shape, work->inflight_bytes, work->inflight_offset);
+	dev->op.inflight_fd = -1;
 }
 
 static bool write_at(const struct libvhost_dev *dev, uint64_t at, const void *buf, size_t len)

@@ -54,8 +54,11 @@ void lv_inflight_adopt(struct libvhost_dev *dev);
 void lv_inflight_drop(struct libvhost_dev *dev);
 /* Before a start: a region that does not fit the queues any more makes way, unless something is in flight in it. */
 int lv_inflight_before_start(struct libvhost_dev *dev);
-/* After a stop that may have left requests in the region: rings continue at the used index. */
-void lv_inflight_rebase(struct libvhost_dev *dev, const struct lv_record *before);
+/* Before a stop's working copy is adopted, or absorbed: where it left requests in the region, the rings that rest now
+ * continue at the used index. */
+void lv_inflight_rebase(struct libvhost_dev *dev);
+/* A start failed that brought a region, and rings may have run with it: it stays. */
+void lv_inflight_keep(struct libvhost_dev *dev);
 /* Where a packed ring continues whose peer died, as the region says; both halves of *base are the used index, the next
  * back-end works out the rest. False: there is no region, or it does not say. */
 bool lv_inflight_packed_base(struct libvhost_dev *dev, uint32_t queue, uint32_t *base);

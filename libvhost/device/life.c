@@ -8,7 +8,7 @@
 
 #include <errno.h>
 
-#define UNDO_MS 1000u /* least time for taking back what a refused start did */
+#define UNDO_MS 1000u
 
 /* A refusal that the critical policy could not pin on one request is looked at more closely the next time. */
 void lv_dev_note_unattributed(struct libvhost_dev *dev)
@@ -64,10 +64,18 @@ static bool ended_badly(struct libvhost_dev *dev)
 	return false;
 }
 
-/* Timeouts and cancellation leave requests behind whose fate nobody knows. */
-static bool fate_known(int r)
+bool lv_dev_fate_known(int r)
 {
 	return r != -ETIMEDOUT && r != -ECANCELED;
+}
+
+void lv_dev_begin_undo(struct libvhost_dev *dev)
+{
+	const uint64_t least = lv_deadline(dev->ctx, UNDO_MS);
+
+	dev->op.undo = true;
+	if (dev->op.deadline < least)
+		dev->op.deadline = least;
 }
 
 static void stopped(struct libvhost_dev *dev)
@@ -85,6 +93,7 @@ static void stopped(struct libvhost_dev *dev)
 /* The stop plan that takes a refused start back has ended. */
 static int undo_ended(struct libvhost_dev *dev, int r)
 {
+	lv_inflight_rebase(dev);
 	absorb_queues(dev);
 	if (!r)
 		stopped(dev);
@@ -109,15 +118,14 @@ static int start_ended(struct libvhost_dev *dev, int r)
 	}
 	op->result = r;
 	lv_dev_note_unattributed(dev);
+	lv_inflight_keep(dev);
 	absorb_queues(dev);
 	if (ended_badly(dev)) {
 		lv_dev_disconnected(dev, r);
 	} else if (!told_anything(dev)) {
 		return 0;
-	} else if (memory_known && fate_known(r)) {
-		op->undo = true;
-		if (op->deadline < lv_deadline(dev->ctx, UNDO_MS))
-			op->deadline = lv_deadline(dev->ctx, UNDO_MS);
+	} else if (memory_known && lv_dev_fate_known(r)) {
+		lv_dev_begin_undo(dev);
 		lv_op_plan(dev, LV_PLAN_STOP);
 		return 1;
 	} else {
@@ -157,10 +165,9 @@ int libvhost_dev_start(struct libvhost_dev *dev, const struct libvhost_call_opts
 static int stop_ended(struct libvhost_dev *dev, int r)
 {
 	dev->op.result = r;
+	lv_inflight_rebase(dev);
 	if (!r) {
 		lv_dev_adopt(dev);
-		dev->rec->flags &= ~(uint32_t)LV_RF_RUNNING;
-		lv_inflight_rebase(dev, dev->op.work);
 		stopped(dev);
 		return 0;
 	}

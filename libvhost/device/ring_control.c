@@ -7,8 +7,6 @@
 
 #include <errno.h>
 
-#define UNDO_MS 1000u /* least time for taking back what a refused start did */
-
 static struct lv_record_queue *at_work(struct libvhost_dev *dev)
 {
 	return &dev->op.work->queue[dev->op.queue];
@@ -31,11 +29,6 @@ static uint32_t part_index(struct libvhost_dev *dev)
 	return (uint32_t)(lv_dev_part_of(dev, dev->op.queue) - dev->parts);
 }
 
-static bool fate_known(int r)
-{
-	return r != -ETIMEDOUT && r != -ECANCELED;
-}
-
 /* Something failed after the peer had heard of it. */
 static void failed(struct libvhost_dev *dev, int r)
 {
@@ -55,22 +48,22 @@ static int start_ended(struct libvhost_dev *dev, int r)
 		lv_queue_poke(dev, op->queue);
 		return 0;
 	}
-	if (!op->undo)
+	if (op->undo)
+		lv_inflight_rebase(dev);
+	else
 		op->result = r;
 	absorb(dev);
 	if (!r)
 		lv_share_queue_stopped(dev, op->queue); /* taken back */
 	if (!r || !told)
 		return 0;
-	if (op->undo || !fate_known(r) || lv_part_gone(lv_dev_part_of(dev, op->queue))) {
+	if (op->undo || !lv_dev_fate_known(r) || lv_part_gone(lv_dev_part_of(dev, op->queue))) {
 		failed(dev, r);
 		return 0;
 	}
 	if (!(at_work(dev)->flags & LV_RQ_RUNNING))
 		return 0; /* refused before it was kicked */
-	op->undo = true;
-	if (op->deadline < lv_deadline(dev->ctx, UNDO_MS))
-		op->deadline = lv_deadline(dev->ctx, UNDO_MS);
+	lv_dev_begin_undo(dev);
 	lv_op_plan_part(dev, LV_PLAN_QUEUE_STOP, part_index(dev));
 	return 1;
 }
@@ -88,16 +81,16 @@ static int stop_ended(struct libvhost_dev *dev, int r)
 	const struct lv_part *part = &dev->parts[part_index(dev)];
 
 	dev->op.result = r;
+	lv_inflight_rebase(dev);
 	if (!r) {
 		at_work(dev)->flags |= LV_RQ_HELD;
 		lv_dev_adopt(dev);
-		lv_inflight_rebase(dev, dev->op.work);
 		lv_share_queue_stopped(dev, dev->op.queue);
 		return 0;
 	}
 	absorb(dev);
 	/* a peer that refuses to disable the ring has changed nothing */
-	if (part->sent.any && (!fate_known(r) || lv_part_gone(part) || anything_done(&part->prog)))
+	if (part->sent.any && (!lv_dev_fate_known(r) || lv_part_gone(part) || anything_done(&part->prog)))
 		failed(dev, r);
 	return 0;
 }
