@@ -340,7 +340,8 @@ LIBVHOST_API int libvhost_config_pending(struct libvhost_dev *dev);
 
 /**
  * Why the guest cannot be migrated while it has this device, as a sentence in @p buf ("" if nothing stands in the way):
- * a peer without dirty log, a mapped shared-memory window.
+ * a peer without dirty log, a mapped shared-memory window, a device that is LOST. libvhost_mem_log_start() refuses for
+ * the same reasons.
  * @return 1 blocked, 0 not; -EINVAL. Thread-safe. Since 0.1.
  */
 LIBVHOST_API int libvhost_dev_migration_blocker(struct libvhost_dev *dev, char *buf, size_t cap);

@@ -387,11 +387,13 @@ void lv_backoff_report(const struct libvhost_dev *dev, struct libvhost_event *e)
 
 /* ---- log.c ---- */
 
-/* The operation is about to tell the peer of op.log. */
-void lv_dev_log_told(struct libvhost_dev *dev, struct lv_part *part);
+/* A plan begins: if it is one that tells the peer of op.log, the peer may write there from now on. */
+void lv_dev_log_told(struct libvhost_dev *dev, struct lv_part *part, enum lv_plan_kind kind);
+/* Marks the rings that ran for a peer that is gone. */
+void lv_dev_log_rings(struct libvhost_dev *dev);
 /* The peer's rings rest, or it confirmed that it no longer logs, or it is gone. */
 void lv_dev_log_ended(struct libvhost_dev *dev);
-/* -ENOTSUP with the reason as a sentence in why, or 0. */
+/* Whether a migration may begin: 0, or -ENOTSUP with the reason as a sentence in why. */
 int lv_dev_can_log(struct libvhost_dev *dev, char *why, size_t cap);
 
 /* ---- memory_client.c ---- */

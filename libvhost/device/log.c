@@ -1,14 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
-/* The device's part in the dirty log: whether it can take part, and how long the peer may write there. */
+/* The device's part in the dirty log: whether it can take part, how long the peer may write there, and what the host
+ * marks for one that died. */
 #include "device/device.h"
 
 #include <errno.h>
 #include <stdio.h>
+#include "vring/vring.h"
 
 /* The kernel writes to the mapping itself, and nothing takes that back but its word or the end of the connection. */
-void lv_dev_log_told(struct libvhost_dev *dev, struct lv_part *part)
+void lv_dev_log_told(struct libvhost_dev *dev, struct lv_part *part, enum lv_plan_kind kind)
 {
-	if (!dev->op.log || part->peer_log == dev->op.log)
+	const bool tells = kind == LV_PLAN_START || kind == LV_PLAN_MEMORY ||
+			   (kind == LV_PLAN_RESUME && dev->op.work->flags & LV_RF_RUNNING);
+
+	if (!tells || !dev->op.log || part->peer_log == dev->op.log)
 		return;
 	lv_log_put(part->peer_log);
 	part->peer_log = lv_log_ref(dev->op.log);
@@ -22,12 +27,41 @@ void lv_dev_log_ended(struct libvhost_dev *dev)
 	}
 }
 
+/* Marks come behind the writes: the last ones of a peer that died may be missing. What it wrote into buffers it marked
+ * before it published them, or the next one does it again; the used index it marked after. */
+void lv_dev_log_rings(struct libvhost_dev *dev)
+{
+	struct libvhost_vq_layout l = {.size = sizeof(l)};
+
+	for (uint32_t i = 0; dev->rec->flags & LV_RF_LOG && i < dev->rec->num_queues; i++) {
+		const struct lv_record_queue *q = &dev->rec->queue[i];
+
+		if (!(q->flags & LV_RQ_RUNNING) || libvhost_vq_layout(q->num, dev->rec->acked[0], &l))
+			continue;
+		(void)libvhost_mem_log_mark(dev->mem, q->used, l.used_bytes);
+		if (lv_queue_packed(dev->rec))
+			(void)libvhost_mem_log_mark(dev->mem, q->desc, l.desc_bytes);
+	}
+}
+
+/* As a sentence about the device; NULL = it can be migrated. Lock held. */
+static const char *blocker_of(struct libvhost_dev *dev)
+{
+	const char *blocker = lv_plan_log_blocker(dev->rec, dev->parts[0].caps.dialect);
+
+	if (!blocker && lv_shmem_maps(dev)) /* of the back-end, which the other side does not have */
+		blocker = "files are mapped into its shared-memory windows";
+	if (!blocker && dev->state == LIBVHOST_DEV_LOST)
+		blocker = "it is lost, its back-end may write what no log gets: stop, reset or reconnect it";
+	return blocker;
+}
+
 int lv_dev_can_log(struct libvhost_dev *dev, char *why, size_t cap)
 {
 	const char *blocker;
 
 	pthread_mutex_lock(&dev->lock);
-	blocker = lv_plan_log_blocker(dev->rec, dev->parts[0].caps.dialect);
+	blocker = blocker_of(dev);
 	if (cap && blocker)
 		snprintf(why, cap, "%s: %s", dev->parts[0].t->peer, blocker);
 	else if (cap)
@@ -40,11 +74,5 @@ int libvhost_dev_migration_blocker(struct libvhost_dev *dev, char *buf, size_t c
 {
 	if (!dev || (!buf && cap))
 		return -EINVAL;
-	if (lv_dev_can_log(dev, buf, cap) < 0)
-		return 1;
-	if (!lv_shmem_maps(dev))
-		return 0;
-	if (cap) /* files of the back-end, which the other side does not have */
-		snprintf(buf, cap, "%s: files are mapped into its shared-memory windows", dev->parts[0].t->peer);
-	return 1;
+	return lv_dev_can_log(dev, buf, cap) < 0;
 }

@@ -152,7 +152,7 @@ void lv_op_plan_part(struct libvhost_dev *dev, enum lv_plan_kind kind, uint32_t 
 	struct lv_part *part = &dev->parts[index];
 
 	part->sent = (struct lv_sent){0};
-	lv_dev_log_told(dev, part);
+	lv_dev_log_told(dev, part, kind);
 	lv_program_clear(&part->prog);
 	lv_plan_begin(&part->plan, kind, part->caps.dialect);
 	part->active = true;

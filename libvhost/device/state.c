@@ -107,6 +107,7 @@ void lv_dev_close(struct libvhost_dev *dev)
 /* The rings are at rest because the connection is gone: they continue where the used rings say. */
 void lv_dev_stopped_here(struct libvhost_dev *dev)
 {
+	lv_dev_log_rings(dev);
 	lv_queues_rebuild_bases(dev, LV_RQ_RUNNING | LV_RQ_BASE_STALE);
 	pthread_mutex_lock(&dev->lock);
 	dev->rec->flags &= ~(uint32_t)LV_RF_RUNNING;

@@ -235,6 +235,49 @@ TEST(device_memory, a_log_reaches_running_devices_at_once_and_others_at_their_st
 	devrig_close(&r);
 }
 
+/* Marks come behind the writes, so the last one of a peer that died may be missing. */
+TEST(device_memory, rings_of_a_peer_that_died_are_dirty)
+{
+	uint64_t bitmap[DEVRIG_RAM / 4096 / 64] = {0}, pages = 0;
+	struct devrig r;
+
+	log_ready(&r);
+	CHECK_EQ(libvhost_dev_start(r.dev, NULL), 0);
+	CHECK_EQ(libvhost_mem_log_start(r.g.mem, 0, NULL), 0);
+	CHECK_EQ(libvhost_dev_stop_queue(r.dev, 0, 0), 0);
+	r.f.dead = true;
+	CHECK_EQ(libvhost_dev_dispatch(r.dev, 0), 0);
+	CHECK_EQ(devrig_state(&r), LIBVHOST_DEV_DISCONNECTED);
+	CHECK_EQ(libvhost_mem_log_sync(r.g.mem, 0, DEVRIG_RAM, bitmap, &pages), 0);
+	CHECK_EQ(pages, DEVRIG_QUEUES - 1); /* one was at rest */
+	for (uint32_t i = 0; i < DEVRIG_QUEUES; i++)
+		CHECK_EQ(bitmap[0] >> devrig_queue(i).used / 4096 & 1, i > 0);
+	devrig_close(&r);
+}
+
+/* Its back-end may write pages, and nobody can tell it of a log. */
+TEST(device_memory, a_lost_device_blocks_the_migration)
+{
+	struct devrig r;
+	char why[200];
+
+	log_ready(&r);
+	CHECK_EQ(libvhost_dev_start(r.dev, NULL), 0);
+	fake_arm(&r.f);
+	r.f.refuse_at = 0;
+	CHECK_EQ(grow(&r, HIGH, 0, NULL), 0);
+	CHECK_EQ(devrig_state(&r), LIBVHOST_DEV_LOST);
+	CHECK_EQ(libvhost_dev_migration_blocker(r.dev, why, sizeof(why)), 1);
+	CHECK_HAS(why, "lost");
+	CHECK_EQ(libvhost_mem_log_start(r.g.mem, 0, NULL), -ENOTSUP);
+	CHECK_HAS(last_error(&r.g).text, "lost");
+	r.f.refuse_at = FAKE_NEVER;
+	CHECK_EQ(libvhost_dev_reconnect(r.dev, NULL), 0);
+	CHECK_EQ(libvhost_mem_log_start(r.g.mem, 0, NULL), 0);
+	CHECK_EQ(logging(&r), 1);
+	devrig_close(&r);
+}
+
 TEST(device_memory, a_device_that_cannot_log_blocks_the_migration_and_says_why)
 {
 	uint32_t lost = 9;

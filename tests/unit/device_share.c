@@ -298,6 +298,9 @@ TEST(shmem, files_are_mapped_and_unmapped)
 	CHECK_EQ(lv_shmem_maps(w.r.dev), 1);
 	CHECK_EQ(libvhost_dev_migration_blocker(w.r.dev, why, sizeof(why)), 1);
 	CHECK_HAS(why, "shared-memory windows");
+	CHECK_EQ(libvhost_mem_log_start(w.r.g.mem, 0, NULL), -ENOTSUP);
+	CHECK_EQ(unmap(&w, 4 * PAGE, 2 * PAGE), 0);
+	CHECK_EQ(libvhost_mem_log_start(w.r.g.mem, 5000, NULL), 0);
 	close(fd);
 	wirerig_close(&w);
 }
