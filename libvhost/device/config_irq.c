@@ -40,6 +40,8 @@ int libvhost_dev_set_config_call(struct libvhost_dev *dev, int fd)
 					   lv_errno_name(-ours));
 	}
 	pthread_mutex_lock(&dev->lock);
+	while (dev->config_irq.leaves)
+		pthread_cond_wait(&dev->idle, &dev->lock);
 	old = dev->config_irq.fd;
 	dev->config_irq.fd = ours;
 	pthread_mutex_unlock(&dev->lock);

@@ -95,6 +95,7 @@ struct lv_operation {
 struct lv_config_irq {
 	int fd; /* -1 = none */
 	bool masked, pending;
+	bool leaves; /* a freeze is about to take fd along: who wants to replace it waits */
 };
 
 struct lv_events {

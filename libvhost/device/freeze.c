@@ -154,7 +154,31 @@ static int take_region(struct libvhost_dev *dev, struct freezing *f)
 	return lv_inflight_save(dev, f->region, &b->inflight_len);
 }
 
-/* Inside of the device and its transport: nothing that is described here changes meanwhile. */
+/* What calls may change that need no claim: policy, mask and, as long as leaves is set, the descriptor stay. */
+static void take_settings(struct libvhost_dev *dev, struct freezing *f)
+{
+	const struct lv_config_irq *irq = &dev->config_irq;
+	struct lv_blob *b = &f->blob;
+
+	pthread_mutex_lock(&dev->lock);
+	dev->config_irq.leaves = true;
+	b->dev_bits = (dev->ack_all_next ? LV_BLOB_D_ACK_ALL : 0) |
+		      (dev->share.objects_mute ? LV_BLOB_D_OBJECTS_MUTE : 0) |
+		      (irq->masked ? LV_BLOB_D_CONFIG_MASKED : 0) | (irq->pending ? LV_BLOB_D_CONFIG_PENDING : 0);
+	b->policy = dev->backoff.policy;
+	b->policy.size = sizeof(b->policy);
+	pthread_mutex_unlock(&dev->lock);
+}
+
+static void free_settings(struct libvhost_dev *dev)
+{
+	pthread_mutex_lock(&dev->lock);
+	dev->config_irq.leaves = false;
+	pthread_cond_broadcast(&dev->idle);
+	pthread_mutex_unlock(&dev->lock);
+}
+
+/* Inside of the device and its transport: nothing else that is described here changes meanwhile. */
 static int describe(struct libvhost_dev *dev, struct freezing *f)
 {
 	struct lv_blob *b = &f->blob;
@@ -163,13 +187,8 @@ static int describe(struct libvhost_dev *dev, struct freezing *f)
 	strncpy(b->written_by, libvhost_version_string(), sizeof(b->written_by) - 1);
 	b->dev_flags = dev->opts.flags & ~HOST_FLAGS;
 	b->ack_policy = dev->opts.ack_policy;
-	b->dev_bits = (dev->ack_all_next ? LV_BLOB_D_ACK_ALL : 0) |
-		      (dev->share.objects_mute ? LV_BLOB_D_OBJECTS_MUTE : 0) |
-		      (dev->config_irq.masked ? LV_BLOB_D_CONFIG_MASKED : 0) |
-		      (dev->config_irq.pending ? LV_BLOB_D_CONFIG_PENDING : 0);
 	b->protocol_never = dev->opts.protocol_features;
-	b->policy = dev->backoff.policy;
-	b->policy.size = sizeof(b->policy);
+	take_settings(dev, f);
 	r = take_connection(dev, f);
 	if (!r)
 		r = take_record(dev, f);
@@ -258,6 +277,7 @@ static int freeze(struct libvhost_dev *dev, struct freezing *f, void *blob, size
 		if (!(f->blob.flags & LIBVHOST_FREEZE_SNAPSHOT))
 			lv_dev_let_go(dev, &f->blob.conn);
 	}
+	free_settings(dev);
 	lv_transport_leave(t);
 	return r;
 }
