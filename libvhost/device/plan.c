@@ -104,9 +104,13 @@ int lv_take_bases(struct lv_compile *c)
 		where.op = req->op;
 		where.queue = req->index + c->ring_base;
 		where.request = i;
-		return lv_fail_at(c->err, -EPROTO, LIBVHOST_EK_PROTOCOL, &where,
-				  "%s: GET_VRING_BASE queue %u answered %#llx, a split ring stops at 0..0xffff",
-				  c->env->caps->peer, where.queue, (unsigned long long)req->result[0]);
+		return lv_fail_at(
+			c->err, -EPROTO, LIBVHOST_EK_PROTOCOL, &where,
+			lv_queue_packed(c->env->rec)
+				? "%s: GET_VRING_BASE queue %u answered %#llx, where no packed ring of its "
+				  "size can stop"
+				: "%s: GET_VRING_BASE queue %u answered %#llx, a split ring stops at 0..0xffff",
+			c->env->caps->peer, where.queue, (unsigned long long)req->result[0]);
 	}
 	return 0;
 }
