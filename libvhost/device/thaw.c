@@ -499,7 +499,7 @@ static int make_fds(struct thaw *t)
 		const uint32_t flags = t->dev->rec->queue[i].flags;
 		struct lv_queue_fds *fds = &t->dev->fds[i];
 
-		t->dev->err_ours[i] = 1;
+		t->dev->err_ours[i] = !(flags & LV_RQ_IN_BAND);
 		if (flags & LV_RQ_SET && !(flags & LV_RQ_KICK_POLL))
 			r = lv_queue_late_fd(t->dev, i, &fds->kick, "its kick eventfd");
 		if (!r && flags & LV_RQ_SET && !(flags & LV_RQ_CALL_POLL))
