@@ -381,6 +381,16 @@ TEST(hostile_device, r175_a_configuration_change_is_handled_outside)
 
 /* ---- back, but not the same ---- */
 
+static bool refuse_config(struct puppet *p, const struct libvhost_req *req, const struct lv_user_msg *msg)
+{
+	const struct wire *w = p->arg;
+
+	if (req->op != OP(GET_CONFIG) || !w->no_config)
+		return false;
+	puppet_send(p->sock, msg->hdr.request, LV_USER_VERSION | LV_USER_F_REPLY, 0, NULL, 0, NULL, 0);
+	return true;
+}
+
 static void shrunk(void (*change)(struct wire *w, bool back), const char *says)
 {
 	const struct libvhost_call_opts brief = {.size = sizeof(brief), .timeout_ms = 1000};
@@ -390,12 +400,15 @@ static void shrunk(void (*change)(struct wire *w, bool back), const char *says)
 	struct wire w;
 
 	wire_init(&w);
-	w.p.features |= 1ull << 29;
+	w.p.features |= 1ull << 29 | 1ull << 26;
+	w.p.on_message = refuse_config;
+	w.r.opts.flags = LIBVHOST_DEV_INFLIGHT;
 	w.r.opts.config_size = sizeof(bytes);
 	wire_open(&w);
 	CHECK_EQ(libvhost_ack_features_ex(w.r.dev, &features, 1), 0);
 	CHECK_EQ(libvhost_dev_get_config(w.r.dev, 0, bytes, sizeof(bytes), 5000), 0);
 	CHECK_EQ(start(&w), 0);
+	CHECK_EQ(libvhost_mem_log_start(w.r.g.mem, 5000, NULL), 0);
 	change(&w, false);
 	puppet_kill(&w.p);
 	CHECK(devrig_await(&w.r, LIBVHOST_EVENT_DISCONNECTED, 2000, NULL));
@@ -409,22 +422,33 @@ static void shrunk(void (*change)(struct wire *w, bool back), const char *says)
 	CHECK_EQ(libvhost_dev_reconnect(w.r.dev, &patient), 0);
 	CHECK_EQ(devrig_state(&w.r), LIBVHOST_DEV_RUNNING);
 	CHECK_EQ(w.p.acked & features, features);
+	CHECK_EQ(logging(&w), 1);
+	CHECK_EQ(libvhost_dev_info(w.r.dev, &info), 0);
+	CHECK_EQ(info.guarantee, LIBVHOST_GUARANTEE_INFLIGHT);
 	wire_close_replayed(&w, 1);
-}
-
-static bool refuse_config(struct puppet *p, const struct libvhost_req *req, const struct lv_user_msg *msg)
-{
-	const struct wire *w = p->arg;
-
-	if (req->op != OP(GET_CONFIG) || !w->no_config)
-		return false;
-	puppet_send(p->sock, msg->hdr.request, LV_USER_VERSION | LV_USER_F_REPLY, 0, NULL, 0, NULL, 0);
-	return true;
 }
 
 static void fewer_features(struct wire *w, bool back)
 {
 	w->p.features = back ? w->p.features | 1ull << 29 : w->p.features & ~(1ull << 29);
+}
+
+static void no_log(struct wire *w, bool back)
+{
+	w->p.features ^= 1ull << 26;
+	(void)back;
+}
+
+static void no_log_file(struct wire *w, bool back)
+{
+	w->p.protocol_features ^= PUPPET_PF(LOG_SHMFD);
+	(void)back;
+}
+
+static void no_inflight(struct wire *w, bool back)
+{
+	w->p.protocol_features ^= PUPPET_PF(INFLIGHT_SHMFD);
+	(void)back;
 }
 
 static void fewer_queues(struct wire *w, bool back)
@@ -434,13 +458,15 @@ static void fewer_queues(struct wire *w, bool back)
 
 static void no_config(struct wire *w, bool back)
 {
-	w->p.on_message = refuse_config;
 	w->no_config = !back;
 }
 
 TEST(hostile_device, r179_a_peer_that_came_back_smaller_is_refused_by_what_differs)
 {
 	shrunk(fewer_features, "bit 29");
+	shrunk(no_log, "bit 26, GET_FEATURES");
+	shrunk(no_log_file, "bit 1, GET_PROTOCOL_FEATURES");
+	shrunk(no_inflight, "bit 12, GET_PROTOCOL_FEATURES");
 	shrunk(fewer_queues, "queue");
 	shrunk(no_config, "configuration");
 }

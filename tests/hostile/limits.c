@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
 /* Limits of the process that a test cannot have as root: the descriptors on their way over unix sockets. */
+#include <signal.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -98,4 +99,44 @@ TEST(hostile_limits, a_start_with_more_descriptors_than_may_travel_at_once)
 	start_within(LIBVHOST_ACK_ALL, 0);
 	start_within(LIBVHOST_ACK_NONE, 0);
 	start_within(LIBVHOST_ACK_CRITICAL, PUPPET_PF(REPLY_ACK));
+}
+
+static int log_start(struct wirerig *w)
+{
+	return libvhost_mem_log_start(w->r.g.mem, 5000, NULL);
+}
+
+/* What a log needs is there when the call returns, or the call fails and nothing is logged: no mark can meet a full
+ * memory. */
+TEST(hostile_limits, r250_no_file_for_a_log_is_an_error_of_the_call)
+{
+	const struct sigaction ignore = {.sa_handler = SIG_IGN};
+	struct libvhost_dev_info info = {.size = sizeof(info)};
+	struct rlimit files, bytes, none;
+	struct sigaction was;
+	uint64_t word = 0;
+	struct wirerig w;
+
+	wirerig_init(&w);
+	w.p.features |= 1ull << 26;
+	wirerig_start(&w);
+	CHECK_EQ(getrlimit(RLIMIT_NOFILE, &files), 0);
+	CHECK_EQ(getrlimit(RLIMIT_FSIZE, &bytes), 0);
+	none = (struct rlimit){0, files.rlim_max};
+	CHECK_EQ(setrlimit(RLIMIT_NOFILE, &none), 0);
+	CHECK_EQ(log_start(&w), -EMFILE);
+	CHECK_EQ(setrlimit(RLIMIT_NOFILE, &files), 0);
+	CHECK_EQ(sigaction(SIGXFSZ, &ignore, &was), 0);
+	none = (struct rlimit){0, bytes.rlim_max};
+	CHECK_EQ(setrlimit(RLIMIT_FSIZE, &none), 0);
+	CHECK_EQ(log_start(&w), -ENOSPC);
+	CHECK_EQ(setrlimit(RLIMIT_FSIZE, &bytes), 0);
+	CHECK_EQ(sigaction(SIGXFSZ, &was, NULL), 0);
+	CHECK_EQ(libvhost_mem_log_sync(w.r.g.mem, 0, 4096, &word, NULL), -EINVAL);
+	CHECK_EQ(libvhost_dev_info(w.r.dev, &info), 0);
+	CHECK_EQ(info.state, LIBVHOST_DEV_RUNNING);
+	CHECK_EQ(info.logging, 0);
+	CHECK_EQ(log_start(&w), 0);
+	CHECK_EQ(libvhost_mem_log_sync(w.r.g.mem, 0, 4096, &word, NULL), 0);
+	wirerig_close(&w);
 }
