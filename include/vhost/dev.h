@@ -101,7 +101,8 @@ LIBVHOST_API LIBVHOST_MUST_CHECK int libvhost_dev_init(struct libvhost_ctx *ctx,
  * Adds a further transport that carries queues @p first … @p first + @p count - 1 (a vhost-net descriptor has two
  * rings). Device-wide requests go once, ring requests to the part that owns the ring. Before start. Takes the transport
  * over on success.
- * @return 0; -EBUSY; -EINVAL (range overlaps another part); errors of negotiation. Since 0.1.
+ * @return 0; -EBUSY; -EINVAL (range overlaps another part); -ENOTSUP (a device with LIBVHOST_DEV_INFLIGHT: a region
+ * belongs to one back-end; protocol features that differ from the first part's); errors of negotiation. Since 0.1.
  */
 LIBVHOST_API int libvhost_dev_add_part(struct libvhost_dev *dev, struct libvhost_transport *t, uint32_t first,
 				       uint32_t count, uint32_t timeout_ms);

@@ -80,9 +80,10 @@ struct libvhost_thaw_opts {
 
 /**
  * Makes a device of a blob. One that was frozen running is RUNNING when this returns, and nothing was sent: the map of
- * @p mem must equal the peer's (same ranges of the same files). A snapshot connects to a fresh back-end, negotiates as
- * reconnect does and starts if @p flags say so. A call that fails leaves the descriptors the caller's and open: the
- * blob can be thawed again, here or where it comes from.
+ * @p mem must equal the peer's (same ranges of the same files). Doorbells come along, at another address:
+ * libvhost_dev_doorbell() tells; windows of shared memory are the new host's to give. A snapshot connects to a fresh
+ * back-end, negotiates as reconnect does and starts if @p flags say so. A call that fails leaves the descriptors the
+ * caller's and open: the blob can be thawed again, here or where it comes from.
  * @return 0; -EBADMSG, -ENOTSUP (as libvhost_freeze_info()); -EINVAL (number or kind of descriptors); -EFAULT (memory
  * differs from what the peer has); -EEXIST, -ENOSPC (shared objects of the back-end and this context's table); -EIO or
  * what bind_notifier returned; -ENOTSUP (kind SHRUNK: a fresh peer that offers
