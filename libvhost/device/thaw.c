@@ -7,26 +7,14 @@
 #include "device/frozen.h"
 
 #include <errno.h>
-#include <fcntl.h>
-#include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
 #include "core/wire.h"
-#include "memory/backing.h"
 #include "memory/object.h"
 
 #define HOST_FLAGS (LIBVHOST_DEV_AUTO_RECONNECT | LIBVHOST_DEV_WAIT)
 
-struct thaw {
-	struct libvhost_ctx *ctx;
-	struct libvhost_thaw_opts opts;
-	struct lv_blob *blob;
-	struct libvhost_dev *dev;
-};
-
-static bool is_snapshot(const struct thaw *t)
+static bool is_snapshot(const struct lv_thaw *t)
 {
 	return t->blob->flags & LIBVHOST_FREEZE_SNAPSHOT;
 }
@@ -48,213 +36,9 @@ static int check_opts(struct lv_errslot *err, const struct libvhost_thaw_opts *o
 	return wrong ? lv_fail(err, -EINVAL, LIBVHOST_EK_ARGUMENT, "thaw options: %s", wrong) : 0;
 }
 
-/* ---- descriptors ---- */
-
-static bool listens(int fd)
-{
-	int on = 0;
-	socklen_t len = sizeof(on);
-
-	return !getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &on, &len) && on;
-}
-
-/* NULL, or what the descriptor should have been. */
-static const char *wrong_kind(const struct lv_record *rec, uint32_t kind, int fd, const struct stat *st)
-{
-	uint64_t file;
-
-	switch (kind) {
-	case LV_BLOB_FD_CONTROL:
-	case LV_BLOB_FD_CHANNEL:
-		return lv_wire_check(fd) ? "a connected unix stream socket" : NULL;
-	case LV_BLOB_FD_LISTENER:
-		return listens(fd) ? NULL : "a listening socket";
-	case LV_BLOB_FD_MESSAGE:
-	case LV_BLOB_FD_DOORBELL: /* looked at when it is mapped */
-		return NULL;
-	case LV_BLOB_FD_INFLIGHT:
-		return !lv_inflight_check_fd(fd, &file) && file >= rec->inflight_bytes + rec->inflight_offset
-			       ? NULL
-			       : "the file of the inflight region, with all its bytes";
-	case LV_BLOB_FD_LOG:
-		return S_ISREG(st->st_mode) && (uint64_t)st->st_size >= rec->log_bytes
-			       ? NULL
-			       : "the file of the dirty log, with all its bytes";
-	default:
-		return !(st->st_mode & S_IFMT) || S_ISFIFO(st->st_mode) || S_ISSOCK(st->st_mode)
-			       ? NULL
-			       : "an eventfd or the like";
-	}
-}
-
-static int check_fd(const struct thaw *t, uint32_t at)
-{
-	const struct lv_blob_fd *want = &t->blob->fds[at];
-	const int fd = t->opts.fds[at];
-	const char *wrong;
-	struct stat st;
-
-	for (uint32_t i = 0; i < at; i++)
-		if (t->opts.fds[i] == fd)
-			return lv_fail(&t->ctx->err, -EINVAL, LIBVHOST_EK_ARGUMENT,
-				       "thaw: descriptor %d is given twice, as number %u and %u", fd, i, at);
-	if (fd < 0 || fstat(fd, &st) < 0)
-		return lv_fail(&t->ctx->err, -EINVAL, LIBVHOST_EK_ARGUMENT,
-			       "thaw: descriptor %d (number %u) is not open", fd, at);
-	wrong = wrong_kind(t->blob->rec, want->kind, fd, &st);
-	if (wrong)
-		return lv_fail(&t->ctx->err, -EINVAL, LIBVHOST_EK_ARGUMENT,
-			       "thaw: descriptor %d (number %u) is not %s; give them in the order in which freeze did",
-			       fd, at, wrong);
-	return 0;
-}
-
-static int check_fds(const struct thaw *t)
-{
-	int r = 0;
-
-	if (t->opts.nfds != t->blob->nfds)
-		return lv_fail(&t->ctx->err, -EINVAL, LIBVHOST_EK_ARGUMENT,
-			       "thaw: %u descriptors were given, %u belong to the blob", t->opts.nfds, t->blob->nfds);
-	for (uint32_t i = 0; i < t->blob->nfds && !r; i++)
-		r = check_fd(t, i);
-	return r;
-}
-
-/* Where a descriptor goes; NULL = adopt_doorbells() or adopt_log() sees to it. */
-static int *slot_of(struct libvhost_dev *dev, struct lv_connection *conn, const struct lv_blob_fd *fd)
-{
-	struct lv_queue_fds *queue = &dev->fds[fd->index < dev->rec->num_queues ? fd->index : 0];
-
-	switch (fd->kind) {
-	case LV_BLOB_FD_CONTROL:
-		return &conn->sock;
-	case LV_BLOB_FD_LISTENER:
-		return &conn->listener;
-	case LV_BLOB_FD_CHANNEL:
-		return &conn->channel;
-	case LV_BLOB_FD_MESSAGE:
-		return &conn->channel_fds[conn->channel_nfds++];
-	case LV_BLOB_FD_INFLIGHT:
-		return &dev->inflight.fd;
-	case LV_BLOB_FD_CONFIG_CALL:
-		return &dev->config_irq.fd;
-	case LV_BLOB_FD_KICK:
-		return &queue->kick;
-	case LV_BLOB_FD_CALL:
-		return &queue->call;
-	case LV_BLOB_FD_ERR:
-		return &queue->err;
-	case LV_BLOB_FD_MASKED:
-		return &queue->masked;
-	default:
-		return NULL;
-	}
-}
-
-/* From here on the device has them; it still can give them back. */
-static void put_fds(struct thaw *t)
-{
-	for (uint32_t i = 0; i < t->blob->nfds; i++) {
-		int *slot = slot_of(t->dev, &t->blob->conn, &t->blob->fds[i]);
-
-		if (slot)
-			*slot = t->opts.fds[i];
-	}
-}
-
-static void own_fds(const struct thaw *t)
-{
-	const struct lv_connection *c = &t->blob->conn;
-
-	for (uint32_t i = 0; i < t->blob->nfds; i++)
-		if (t->blob->fds[i].kind == LV_BLOB_FD_LOG)
-			lv_fd_close(t->opts.fds[i]); /* the memory has its own */
-		else
-			fcntl(t->opts.fds[i], F_SETFD, FD_CLOEXEC);
-	if (t->opts.uri && strcmp(t->opts.uri, c->uri))
-		lv_fd_close(c->listener); /* the device comes back from another place */
-}
-
-/* ---- memory ---- */
-
-/* What the peer has, as a map without memory: only good for comparing and for taking regions back. */
-static int peer_map(const struct thaw *t, struct lv_snapshot **ret)
-{
-	const struct lv_blob *b = t->blob;
-	struct lv_map *maps = calloc(b->num_regions + 1u, sizeof(*maps));
-	int r = maps ? 0 : -ENOMEM;
-	uint32_t n = 0;
-
-	for (; n < b->num_regions && !r; n++) {
-		const struct lv_blob_region *from = &b->regions[n];
-		const struct lv_extent extent = {.dev = (dev_t)from->dev,
-						 .ino = (ino_t)from->ino,
-						 .offset = from->mmap_offset,
-						 .size = from->size,
-						 .readonly = from->flags & LIBVHOST_REGION_READONLY};
-
-		maps[n] = (struct lv_map){.gpa = from->gpa,
-					  .size = from->size,
-					  .mmap_offset = from->mmap_offset,
-					  .user_addr = from->user_addr,
-					  .fd = -1,
-					  .flags = from->flags};
-		r = lv_backing_absent(&extent, &maps[n].backing);
-	}
-	*ret = r ? NULL : lv_snapshot_new(maps, n, 0);
-	while (n)
-		lv_backing_put(maps[--n].backing);
-	free(maps);
-	return *ret ? 0 : lv_fail(&t->ctx->err, -ENOMEM, LIBVHOST_EK_NOMEM, "thaw: no memory for the peer's map");
-}
-
-static int differs(const struct thaw *t, const struct lv_snapshot *peer, const struct lv_snapshot *here,
-		   const struct lv_mem_diff *diff)
-{
-	const bool missing = diff->removed > 0;
-	const struct lv_map *m = missing ? &peer->maps[diff->removed_at[0]] : &here->maps[diff->added_at[0]];
-
-	return lv_fail(&t->ctx->err, -EFAULT, LIBVHOST_EK_MEMORY,
-		       missing ? "thaw: the peer has the region at %#" PRIx64 " (%#" PRIx64 " bytes, offset %#" PRIx64
-				 " of inode %" PRIu64 "), which this map has not, or not of the same file"
-			       : "thaw: this map has the region at %#" PRIx64 " (%#" PRIx64 " bytes, offset %#" PRIx64
-				 " of inode %" PRIu64 "), which the peer has not",
-		       m->gpa, m->size, m->mmap_offset, m->backing ? (uint64_t)m->backing->extent.ino : 0);
-}
-
-/* A running peer's map must be ours; a stopped one's is only remembered: the next start sends the difference. */
-static int match_memory(struct thaw *t)
-{
-	struct lv_snapshot *peer, *here;
-	struct lv_mem_diff diff;
-	int r;
-
-	if (!t->blob->has_memory)
-		return 0;
-	r = peer_map(t, &peer);
-	if (r)
-		return r;
-	here = lv_mem_snapshot(t->opts.mem);
-	lv_mem_diff(peer, here, &diff);
-	if (!diff.removed && !diff.added) {
-		lv_snapshot_put(peer);
-		t->dev->parts[0].peer_mem = here;
-		return 0;
-	}
-	if (lv_dev_was_running(t->dev))
-		r = differs(t, peer, here, &diff);
-	lv_snapshot_put(here);
-	if (r)
-		lv_snapshot_put(peer);
-	else
-		t->dev->parts[0].peer_mem = peer;
-	return r;
-}
-
 /* ---- the device ---- */
 
-static int make_device(struct thaw *t)
+static int make_device(struct lv_thaw *t)
 {
 	struct lv_blob *b = t->blob;
 	struct libvhost_dev_opts o = {.size = sizeof(o), .virtio_id = b->rec->virtio_id};
@@ -285,7 +69,7 @@ static int make_device(struct thaw *t)
 	return t->opts.ops ? LV_OPTS_READ(&t->ctx->err, &dev->ops, t->opts.ops) : 0;
 }
 
-static int bind_notifiers(struct thaw *t)
+static int bind_notifiers(struct lv_thaw *t)
 {
 	struct libvhost_dev *dev = t->dev;
 
@@ -305,13 +89,13 @@ static int bind_notifiers(struct thaw *t)
 	return 0;
 }
 
-static int from_device(struct thaw *t, int r)
+static int from_device(struct lv_thaw *t, int r)
 {
 	return r ? lv_fail_copy(&t->ctx->err, &t->dev->err) : 0;
 }
 
 /* Whether it comes back by itself is the new host's decision, how it does was the old one's. */
-static int take_policy(struct thaw *t)
+static int take_policy(struct lv_thaw *t)
 {
 	const struct libvhost_reconnect_policy *p = &t->blob->policy;
 
@@ -323,7 +107,7 @@ static int take_policy(struct thaw *t)
 }
 
 /* The transport is the device's on success and gone on failure. */
-static int take_part(struct thaw *t, struct libvhost_transport *transport)
+static int take_part(struct lv_thaw *t, struct libvhost_transport *transport)
 {
 	int r = lv_dev_take_part(t->dev, transport, 0, t->dev->rec->num_queues);
 
@@ -335,7 +119,7 @@ static int take_part(struct thaw *t, struct libvhost_transport *transport)
 	return from_device(t, r);
 }
 
-static int attach(struct thaw *t)
+static int attach(struct lv_thaw *t)
 {
 	int r = lv_mem_attach(t->opts.mem, &lv_dev_mem_client, t->dev, &t->dev->mem_node);
 
@@ -344,7 +128,7 @@ static int attach(struct thaw *t)
 
 /* ---- the same connection ---- */
 
-static int adopt_doorbells(struct thaw *t)
+static int adopt_doorbells(struct lv_thaw *t)
 {
 	int r = 0;
 
@@ -362,7 +146,7 @@ static int adopt_doorbells(struct thaw *t)
 	return r;
 }
 
-static int adopt_objects(struct thaw *t)
+static int adopt_objects(struct lv_thaw *t)
 {
 	struct lv_object_owner *owner = &t->dev->share.objects;
 	int r = 0;
@@ -377,63 +161,13 @@ static int adopt_objects(struct thaw *t)
 		 : 0;
 }
 
-/* All devices of a guest write one log, in the file that they wrote before. The last thing that can fail: what the
- * memory has taken over it keeps. */
-static int adopt_log(struct thaw *t)
-{
-	const int at = lv_blob_find_fd(t->blob, LV_BLOB_FD_LOG, 0);
-	struct lv_log *log;
-	int r = 0;
-
-	if (at >= 0)
-		r = lv_mem_adopt_log(t->opts.mem, t->opts.fds[at]);
-	if (r)
-		return lv_fail(&t->ctx->err, r == -EEXIST ? -EFAULT : r, LIBVHOST_EK_MEMORY,
-			       "thaw: descriptor %d as the dirty log: %s", t->opts.fds[at],
-			       r == -EEXIST ? "this memory logs to another file" : lv_errno_name(-r));
-	log = lv_mem_log(t->opts.mem);
-	if (log && at < 0 && lv_dev_was_running(t->dev)) {
-		lv_log_put(log);
-		return lv_fail(&t->ctx->err, -EFAULT, LIBVHOST_EK_MEMORY,
-			       "thaw: this memory logs what devices write, and the frozen one's peer does not");
-	}
-	if (lv_dev_was_running(t->dev))
-		t->dev->parts[0].peer_log = log;
-	else
-		lv_log_put(log);
-	return 0;
-}
-
-/* What runs lies in the map; the rest is looked at when it is started. */
-static int check_rings(struct thaw *t)
-{
-	struct lv_record *runs = lv_record_dup(t->dev->rec);
-	struct lv_snapshot *here;
-	bool any = false;
-	int r = 0;
-
-	if (!runs)
-		return lv_fail(&t->ctx->err, -ENOMEM, LIBVHOST_EK_NOMEM, "thaw: no memory for a copy of the record");
-	for (uint32_t i = 0; i < runs->num_queues; i++) {
-		any |= runs->queue[i].flags & LV_RQ_RUNNING;
-		if (!(runs->queue[i].flags & LV_RQ_RUNNING))
-			runs->queue[i].flags = 0;
-	}
-	here = lv_mem_snapshot(t->opts.mem);
-	if (any)
-		r = lv_queues_check(t->dev, runs, here);
-	lv_snapshot_put(here);
-	free(runs);
-	return r ? lv_fail(&t->ctx->err, -EFAULT, LIBVHOST_EK_MEMORY, "thaw: a ring that runs is not in this map") : 0;
-}
-
-static int settle(struct thaw *t)
+static int settle(struct lv_thaw *t)
 {
 	struct libvhost_dev *dev = t->dev;
-	int r = match_memory(t);
+	int r = lv_thaw_match_memory(t);
 
 	if (!r)
-		r = check_rings(t);
+		r = lv_thaw_check_rings(t);
 	if (!r)
 		r = adopt_doorbells(t);
 	if (!r)
@@ -441,25 +175,25 @@ static int settle(struct thaw *t)
 	if (!r)
 		r = bind_notifiers(t);
 	if (!r) {
-		r = adopt_log(t);
+		r = lv_thaw_adopt_log(t);
 		if (r)
 			lv_notifiers_drop(dev);
 	}
 	if (r)
 		return r;
 	lv_dev_table_limit(dev);
-	own_fds(t);
+	lv_thaw_own_fds(t);
 	lv_dev_set_state(dev, lv_dev_was_running(dev) ? LIBVHOST_DEV_RUNNING : LIBVHOST_DEV_NEGOTIATED);
 	return 0;
 }
 
 /* Claimed before it is attached: no commit can come in between. */
-static int go_on(struct thaw *t)
+static int go_on(struct lv_thaw *t)
 {
 	struct libvhost_transport *transport;
 	int r;
 
-	put_fds(t);
+	lv_thaw_put_fds(t);
 	r = lv_connection_adopt(t->ctx, &t->blob->conn, t->opts.uri, t->blob->ack_policy, &transport);
 	if (!r)
 		r = take_part(t, transport);
@@ -476,7 +210,7 @@ static int go_on(struct thaw *t)
 }
 
 /* Gives the descriptors back. */
-static void give_up(struct thaw *t)
+static void give_up(struct lv_thaw *t)
 {
 	struct libvhost_dev *dev = t->dev;
 
@@ -491,7 +225,7 @@ static void give_up(struct thaw *t)
 
 /* ---- a fresh peer ---- */
 
-static int make_fds(struct thaw *t)
+static int make_fds(struct lv_thaw *t)
 {
 	int r = 0;
 
@@ -508,7 +242,7 @@ static int make_fds(struct thaw *t)
 	return from_device(t, r);
 }
 
-static int replay(struct thaw *t)
+static int replay(struct lv_thaw *t)
 {
 	const struct libvhost_call_opts call = {.size = sizeof(call), .timeout_ms = t->opts.timeout_ms};
 	int r = from_device(t, libvhost_dev_reconnect(t->dev, &call));
@@ -520,7 +254,7 @@ static int replay(struct thaw *t)
 	return r;
 }
 
-static int restore(struct thaw *t)
+static int restore(struct lv_thaw *t)
 {
 	struct libvhost_transport_opts o = {.size = sizeof(o), .ack_policy = t->blob->ack_policy};
 	struct libvhost_transport *transport;
@@ -551,7 +285,7 @@ static int restore(struct thaw *t)
 
 int libvhost_dev_thaw(struct libvhost_ctx *ctx, const struct libvhost_thaw_opts *opts, struct libvhost_dev **ret)
 {
-	struct thaw t = {.ctx = ctx};
+	struct lv_thaw t = {.ctx = ctx};
 	int r;
 
 	if (!ctx || !opts || !ret)
@@ -567,7 +301,7 @@ int libvhost_dev_thaw(struct libvhost_ctx *ctx, const struct libvhost_thaw_opts 
 		r = lv_fail(&ctx->err, -EINVAL, LIBVHOST_EK_ARGUMENT,
 			    "thaw: START is for snapshots; this device comes back as it was");
 	if (!r)
-		r = check_fds(&t);
+		r = lv_thaw_check_fds(&t);
 	if (!r)
 		r = make_device(&t);
 	if (!r)
