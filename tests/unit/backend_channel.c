@@ -90,7 +90,8 @@ static void put_reply(int sock, uint32_t request, uint32_t flags, uint32_t size,
 	struct lv_wire_msg msg = {.data = bytes, .len = LV_USER_HDR + (size < 8 ? size : 8), .nfds = nfds};
 	size_t off = 0;
 
-	memcpy(msg.fds, fds, nfds * sizeof(*fds));
+	if (nfds)
+		memcpy(msg.fds, fds, nfds * sizeof(*fds));
 	lv_user_hdr_put(bytes, &hdr);
 	memcpy(bytes + LV_USER_HDR, &value, sizeof(value));
 	CHECK_EQ(lv_wire_send(sock, &msg, 1, &off), 1);
