@@ -100,24 +100,24 @@ TEST(hostile_reconnect, r183_stop_cancel_and_cleanup_in_a_pause_take_no_time)
 	lonely(&w, &thread);
 	began = now_ms();
 	CHECK_EQ(libvhost_dev_stop(w.r.dev, NULL), 0);
-	CHECK(now_ms() - began < 100);
+	CHECK(now_ms() - began < 1000);
 	lonely_end(&w, thread);
 
 	lonely(&w, &thread);
 	began = now_ms();
 	CHECK_EQ(libvhost_dev_cancel(w.r.dev), 0);
 	pthread_join(thread, NULL);
-	CHECK(now_ms() - began < 100);
+	CHECK(now_ms() - began < 1000);
 	CHECK_EQ(devrig_state(&w.r), LIBVHOST_DEV_DISCONNECTED);
 	began = now_ms();
 	puppet_init(&w.p);
 	wirerig_close(&w);
-	CHECK(now_ms() - began < 100);
+	CHECK(now_ms() - began < 1000);
 
 	lonely(&w, &thread);
 	began = now_ms();
 	CHECK_EQ(libvhost_dev_force_stop(w.r.dev), 0);
-	CHECK(now_ms() - began < 100);
+	CHECK(now_ms() - began < 1000);
 	lonely_end(&w, thread);
 }
 

@@ -171,7 +171,7 @@ TEST(device_async, a_second_thread_is_busy_and_can_cancel)
 	began = now_ms();
 	CHECK_EQ(libvhost_dev_cancel(r.dev), 0);
 	CHECK_EQ(pthread_join(thread, &result), 0);
-	CHECK(now_ms() - began < 100);
+	CHECK(now_ms() - began < 1000);
 	CHECK_EQ((intptr_t)result, -ECANCELED);
 	CHECK_EQ(devrig_state(&r), LIBVHOST_DEV_LOST);
 	r.f.stall_op = 0;

@@ -92,7 +92,7 @@ TEST(device_reconnect, waits_for_the_peer_until_its_deadline)
 	r.f.away = true;
 	began = now_ms();
 	CHECK_EQ(libvhost_dev_reconnect(r.dev, &brief), -ETIMEDOUT);
-	CHECK(now_ms() - began >= 59 && now_ms() - began < 500);
+	CHECK(now_ms() - began >= 59 && now_ms() - began < 2000);
 	CHECK_EQ(devrig_state(&r), LIBVHOST_DEV_DISCONNECTED);
 	r.f.away = false;
 	CHECK_EQ(libvhost_dev_reconnect(r.dev, &brief), 0);
@@ -159,7 +159,7 @@ TEST(device_reconnect, stop_during_the_pause_is_immediate)
 	CHECK(!devrig_await(&r, LIBVHOST_EVENT_RECONNECTED, 150, &e));
 	began = now_ms();
 	CHECK_EQ(libvhost_dev_stop(r.dev, NULL), 0);
-	CHECK(now_ms() - began < 100);
+	CHECK(now_ms() - began < 1000);
 	CHECK_EQ(libvhost_dev_stop(r.dev, NULL), -EALREADY);
 	CHECK_EQ(libvhost_dev_get_queue(r.dev, 3, &q), 0);
 	CHECK_EQ(q.base, 2);
