@@ -101,9 +101,11 @@ impl Disk {
     }
 
     /// Serves what the queue holds; whether there was anything.
+    /// The lock is kept until the burst is done: a front-end that stops the ring gets its base behind the last write.
     fn serve(&self, vring: &Vring) -> bool {
         let memory = self.memory.memory();
-        let chains: Vec<_> = match vring.get_mut().get_queue_mut().iter(memory.clone()) {
+        let mut ring = vring.get_mut();
+        let chains: Vec<_> = match ring.get_queue_mut().iter(memory.clone()) {
             Ok(chains) => chains.collect(),
             Err(_) => return false,
         };
@@ -117,10 +119,10 @@ impl Disk {
                 })
                 .collect();
             let written = self.execute(&memory, &pieces).unwrap_or(0);
-            let _ = vring.add_used(chain.head_index(), written);
+            let _ = ring.add_used(chain.head_index(), written);
         }
-        if !chains.is_empty() && vring.needs_notification().unwrap_or(true) {
-            let _ = vring.signal_used_queue();
+        if !chains.is_empty() && ring.needs_notification().unwrap_or(true) {
+            let _ = ring.signal_used_queue();
         }
         !chains.is_empty()
     }
