@@ -156,7 +156,7 @@ static int make_file(struct libvhost_dev *dev, const uint8_t *content, size_t le
 int lv_inflight_load(struct libvhost_dev *dev, const uint8_t *buf, size_t len)
 {
 	struct lv_inflight_shape shape;
-	struct header h;
+	struct header h = {0};
 	int r = check(dev, &h, buf, len);
 
 	if (r)
