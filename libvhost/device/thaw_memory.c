@@ -10,10 +10,11 @@
 #include "memory/object.h"
 
 /* What the peer has, as a map without memory: only good for comparing and for taking regions back. */
-static int peer_map(const struct lv_thaw *t, struct lv_snapshot **ret)
+static struct lv_snapshot *peer_map(const struct lv_thaw *t)
 {
 	const struct lv_blob *b = t->blob;
 	struct lv_map *maps = calloc(b->num_regions + 1u, sizeof(*maps));
+	struct lv_snapshot *peer = NULL;
 	int r = maps ? 0 : -ENOMEM;
 	uint32_t n = 0;
 
@@ -33,11 +34,12 @@ static int peer_map(const struct lv_thaw *t, struct lv_snapshot **ret)
 					  .flags = from->flags};
 		r = lv_backing_absent(&extent, &maps[n].backing);
 	}
-	*ret = r ? NULL : lv_snapshot_new(maps, n, 0);
+	if (!r)
+		peer = lv_snapshot_new(maps, n, 0);
 	while (n)
 		lv_backing_put(maps[--n].backing);
 	free(maps);
-	return *ret ? 0 : lv_fail(&t->ctx->err, -ENOMEM, LIBVHOST_EK_NOMEM, "thaw: no memory for the peer's map");
+	return peer;
 }
 
 static int differs(const struct lv_thaw *t, const struct lv_snapshot *peer, const struct lv_snapshot *here,
@@ -58,13 +60,13 @@ int lv_thaw_match_memory(struct lv_thaw *t)
 {
 	struct lv_snapshot *peer, *here;
 	struct lv_mem_diff diff;
-	int r;
+	int r = 0;
 
 	if (!t->blob->has_memory)
 		return 0;
-	r = peer_map(t, &peer);
-	if (r)
-		return r;
+	peer = peer_map(t);
+	if (!peer)
+		return lv_fail(&t->ctx->err, -ENOMEM, LIBVHOST_EK_NOMEM, "thaw: no memory for the peer's map");
 	here = lv_mem_snapshot(t->opts.mem);
 	lv_mem_diff(peer, here, &diff);
 	if (!diff.removed && !diff.added) {
