@@ -33,7 +33,7 @@ static void split_device_destroy(struct libvhost_vq *vq)
 }
 
 /* Reads avail.idx. 1 = there are requests, 0 = none, negative = more than the ring holds. */
-static int look(struct libvhost_vq *vq)
+static LV_HOT int look(struct libvhost_vq *vq)
 {
 	struct lv_split_device *d = &vq->dev;
 	const uint16_t idx = lv_ring_idx(&vq->ring, vq->ring.avail);
@@ -85,7 +85,7 @@ static int split_device_notify(struct libvhost_vq *vq, bool on)
 }
 
 /* Takes the request at head apart; from here on it is in flight. */
-static int take(struct libvhost_vq *vq, uint16_t head, struct libvhost_chain *chain)
+static LV_HOT int take(struct libvhost_vq *vq, uint16_t head, struct libvhost_chain *chain)
 {
 	struct lv_taken *t = &vq->dev.taken[head];
 	int rc = lv_chain_walk(vq, head, chain);

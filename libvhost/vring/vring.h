@@ -11,6 +11,8 @@
 #define LV_LIKELY(x)   __builtin_expect(!!(x), 1)
 #define LV_UNLIKELY(x) __builtin_expect(!!(x), 0)
 #define LV_COLD	       __attribute__((cold, noinline))
+/* Of each request, and called in more than one place: the compiler would leave it out of line. */
+#define LV_HOT inline __attribute__((always_inline))
 
 /*
  * One ring format in one role. Entries of the other role are NULL. vq.c has checked arguments, refused broken queues
