@@ -68,6 +68,8 @@ bool lv_packed_read_ahead(struct libvhost_vq *vq)
 
 static inline int look(struct libvhost_vq *vq)
 {
+	if (LV_UNLIKELY(vq->draining))
+		return lv_inflight_again(vq->inflight);
 	return vq->pdev.staged || lv_inflight_again(vq->inflight) || lv_packed_read_ahead(vq);
 }
 

@@ -42,7 +42,7 @@ static LV_HOT int look(struct libvhost_vq *vq)
 		return lv_vq_break(vq, "available index %u is %u ahead of %u, more than the ring holds", idx,
 				   (uint16_t)(idx - d->avail_idx), d->avail_idx);
 	d->avail_seen = idx;
-	return idx != d->avail_idx || lv_inflight_again(vq->inflight);
+	return (idx != d->avail_idx && !vq->draining) || lv_inflight_again(vq->inflight);
 }
 
 /* The wish to be kicked lies in the used ring. */
