@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "cli.h"
+#include "ring.h"
 
 #define MEMORY_BASE  0x100000ull /* guest-physical; not 0, which some peers read as "not set" */
 #define HEADER_BYTES 64u	 /* header and status byte of one request, on a cache line of their own */
@@ -74,28 +75,11 @@ static int make_memory(struct blk_driver *d)
 		      : 0;
 }
 
-/* The driver's view of a queue, on freshly initialised ring memory. */
 static int open_ring(struct blk_driver *d, uint32_t q)
 {
 	struct blk_queue *bq = &d->queues[q];
-	struct libvhost_queue have = {.size = sizeof(have)};
-	struct libvhost_vq_opts o = {.size = sizeof(o), .role = LIBVHOST_VQ_DRIVER, .index = q};
-	int rc = libvhost_dev_get_queue(d->dev, q, &have);
 
-	if (rc < 0)
-		return complain_dev(d->dev, "queue", rc);
-	libvhost_vq_free(bq->vq);
-	bq->vq = NULL;
-	o.flags = LIBVHOST_VQ_HAS_KICK | LIBVHOST_VQ_HAS_CALL;
-	o.num = bq->setup.num;
-	o.features = d->features;
-	o.desc = bq->setup.desc;
-	o.avail = bq->setup.avail;
-	o.used = bq->setup.used;
-	o.kick_fd = have.kick_fd;
-	o.call_fd = have.call_fd;
-	rc = libvhost_vq_new(d->ctx, d->mem, &o, &bq->vq);
-	return rc < 0 ? complain_ctx(d->ctx, "ring", rc) : 0;
+	return open_driver_ring(d->ctx, d->dev, q, d->features, d->mem, &bq->setup, &bq->vq);
 }
 
 static int set_up_queue(struct blk_driver *d, uint32_t q)

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "cli.h"
+#include "ring.h"
 
 #define MEMORY_BASE  0x100000ull /* guest-physical; not 0, which some peers read as "not set" */
 #define PAGE	     4096u
@@ -91,25 +92,9 @@ static int offer(struct net_driver *d, uint32_t q, uint32_t slot, uint32_t bytes
 static int open_ring(struct net_driver *d, uint32_t q)
 {
 	struct net_queue *nq = &d->queues[q];
-	struct libvhost_queue have = {.size = sizeof(have)};
-	struct libvhost_vq_opts o = {.size = sizeof(o), .role = LIBVHOST_VQ_DRIVER, .index = q};
-	int rc = libvhost_dev_get_queue(d->dev, q, &have);
 
-	if (rc < 0)
-		return complain_dev(d->dev, "queue", rc);
-	libvhost_vq_free(nq->vq);
-	nq->vq = NULL;
-	o.flags = LIBVHOST_VQ_HAS_KICK | LIBVHOST_VQ_HAS_CALL;
-	o.num = nq->setup.num;
-	o.features = d->features;
-	o.desc = nq->setup.desc;
-	o.avail = nq->setup.avail;
-	o.used = nq->setup.used;
-	o.kick_fd = have.kick_fd;
-	o.call_fd = have.call_fd;
-	rc = libvhost_vq_new(d->ctx, d->mem, &o, &nq->vq);
-	if (rc < 0)
-		return complain_ctx(d->ctx, "ring", rc);
+	if (open_driver_ring(d->ctx, d->dev, q, d->features, d->mem, &nq->setup, &nq->vq))
+		return 1;
 	memset(nq->busy, 0, d->opts.depth * sizeof(*nq->busy));
 	for (uint32_t slot = 0; receives(q) && slot < d->opts.depth; slot++)
 		if (offer(d, q, slot, BUFFER_BYTES))
