@@ -1,10 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 # A device against qemu-storage-daemon, which is started anew whenever the test kills it.
-if ! command -v qemu-storage-daemon >/dev/null; then
-	echo "1..0 # SKIP no qemu-storage-daemon"
-	exit 0
-fi
 work=$(mktemp -d "${TMPDIR:-/tmp}/libvhost-qsd.XXXXXX")
 loop=
 stop() {

@@ -7,11 +7,6 @@
 : "${UPGRADES:=100}"
 messages=$top_srcdir/tests/peers/upgrade_messages.py
 
-if ! command -v qemu-storage-daemon >/dev/null; then
-	echo "1..0 # SKIP no qemu-storage-daemon"
-	exit 0
-fi
-
 # traced SOCKET LOG COMMAND…: a peer whose network system calls strace writes down; all else runs at full speed
 traced() {
 	traced_socket=$1
