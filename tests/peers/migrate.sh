@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-# The memory half of migrations under load: no write of a peer is missed, pages compared.
+# The memory half of migrations under load: no write of a peer is missed and no page reported without need, pages compared.
 . "$top_srcdir/tests/lib/tap.sh"
 . "$top_srcdir/tests/lib/peer.sh"
 migrate=$top_builddir/tests/peers/migrate
