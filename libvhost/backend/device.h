@@ -109,8 +109,6 @@ int lv_session_handle(struct lv_session *s, struct libvhost_req *req);
 bool lv_session_knows(uint32_t op);
 /* Stops and forgets everything. false = a handler does not give its queue back: call again later. */
 bool lv_session_close(struct lv_session *s, uint32_t timeout_ms);
-/* Everything but the connection and the memory map back to the beginning. 0 or -ETIMEDOUT. */
-int lv_session_reset(struct lv_session *s);
 
 /* log.c */
 int lv_session_set_log(struct lv_session *s, struct libvhost_req *req);

@@ -35,7 +35,8 @@ int lv_session_open(struct lv_session *s)
 	return 0;
 }
 
-int lv_session_reset(struct lv_session *s)
+/* Everything but the connection and the memory map back to the beginning. 0 or -ETIMEDOUT. */
+static int start_over(struct lv_session *s)
 {
 	int rc = 0;
 
@@ -118,7 +119,7 @@ static int set_owner(struct lv_session *s, struct libvhost_req *req)
 static int reset(struct lv_session *s, struct libvhost_req *req)
 {
 	(void)req;
-	return lv_session_reset(s);
+	return start_over(s);
 }
 
 static int get_queue_num(struct lv_session *s, struct libvhost_req *req)
@@ -176,7 +177,7 @@ static int set_status(struct lv_session *s, struct libvhost_req *req)
 	uint32_t status = (uint32_t)req->arg.u64;
 
 	if (!status)
-		return lv_session_reset(s);
+		return start_over(s);
 	s->status = s->features_set ? status : status & ~STATUS_FEATURES_OK;
 	return 0;
 }

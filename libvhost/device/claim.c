@@ -27,7 +27,8 @@ bool lv_dev_in_callback(const struct libvhost_dev *dev)
 	return dev->inside && pthread_equal(dev->owner, pthread_self());
 }
 
-int lv_dev_refuse_state(struct libvhost_dev *dev, const char *call)
+/* What a call gets in a state that does not allow it. */
+static int refuse_state(struct libvhost_dev *dev, const char *call)
 {
 	switch (dev->state) {
 	case LIBVHOST_DEV_DISCONNECTED:
@@ -90,7 +91,7 @@ int lv_dev_enter(struct libvhost_dev *dev, uint32_t states, const char *call)
 	pthread_mutex_lock(&dev->lock);
 	r = wait_free(dev, call);
 	if (!r && !(states & 1u << dev->state))
-		r = lv_dev_refuse_state(dev, call);
+		r = refuse_state(dev, call);
 	if (r)
 		pthread_mutex_unlock(&dev->lock);
 	return r;
@@ -127,7 +128,7 @@ int lv_dev_try_claim(struct libvhost_dev *dev, enum lv_op_kind kind, uint32_t st
 	if (dev->inside || dev->op.kind != LV_OP_NONE)
 		r = lv_fail(&dev->err, -EBUSY, LIBVHOST_EK_BUSY, "%s: the device is busy; try again", call);
 	else if (!(states & 1u << dev->state))
-		r = lv_dev_refuse_state(dev, call);
+		r = refuse_state(dev, call);
 	else
 		lv_dev_occupy(dev, kind);
 	pthread_mutex_unlock(&dev->lock);

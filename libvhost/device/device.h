@@ -197,8 +197,6 @@ bool lv_dev_wait_inside(struct libvhost_dev *dev, uint32_t ms);
 void lv_dev_go_outside(struct libvhost_dev *dev);
 /* True when the calling thread is in one of the device's callbacks. Lock held. */
 bool lv_dev_in_callback(const struct libvhost_dev *dev);
-/* What a call gets in a state that does not allow it. */
-int lv_dev_refuse_state(struct libvhost_dev *dev, const char *call);
 
 /* ---- call.c: the beginning of start, stop, reset and reconnect ---- */
 
@@ -363,8 +361,6 @@ void lv_reconnect_automatic(struct libvhost_dev *dev);
 /* Stop of a device that reconnects by itself: it will come back stopped. True if that was the case. */
 bool lv_reconnect_stop(struct libvhost_dev *dev, int *result);
 bool lv_reconnect_possible(const struct libvhost_dev *dev);
-/* Takes an automatic reconnect out of the way; false: the call goes on. */
-bool lv_reconnect_yield(struct libvhost_dev *dev, int *result);
 
 /* ---- backoff.c ---- */
 

@@ -29,9 +29,6 @@ void lv_program_free(struct lv_program *prog);
 /* Appends a zero-filled request; never returns NULL (a dummy on exhaustion, nomem is set). */
 struct libvhost_req *lv_program_add(struct lv_program *prog, uint32_t op, uint32_t index);
 void *lv_program_alloc(struct lv_program *prog, size_t bytes);
-/* One request per line, for golden tests and logs: "SET_VRING_NUM queue 3 num 256", "-- barrier --" before flagged
- * ones, the regions of a table indented below it. Cut at the end of the buffer. */
-void lv_program_text(const struct lv_program *prog, char *buf, size_t cap);
 
 /* Descriptors of one queue; -1 = none. Borrowed by the plan. */
 struct lv_queue_fds {

@@ -221,33 +221,6 @@ void lv_reconnect_automatic(struct libvhost_dev *dev)
 	lv_reconnect_begin(dev, true);
 }
 
-int libvhost_dev_reconnect(struct libvhost_dev *dev, const struct libvhost_call_opts *opts)
-{
-	struct lv_call call = {
-		.kind = LV_OP_RECONNECT, .name = "reconnect", .states = LV_ANY_STATE, .instead = lv_reconnect_yield};
-	bool runs;
-
-	if (!lv_call_begin(dev, opts, &call))
-		return call.result;
-	if (!lv_reconnect_possible(dev))
-		return lv_dev_release(dev,
-				      lv_fail(&dev->err, -ENOTSUP, LIBVHOST_EK_UNSUPPORTED,
-					      "reconnect: this transport cannot be opened again; make a new device"));
-	runs = lv_dev_was_running(dev);
-	if (dev->state != LIBVHOST_DEV_DISCONNECTED)
-		dev->backoff.lost_at = lv_now(dev->ctx);
-	lv_dev_close(dev);
-	lv_dev_stopped_here(dev);
-	pthread_mutex_lock(&dev->lock);
-	dev->rec->flags |= runs ? LV_RF_RUNNING : 0;
-	dev->state = LIBVHOST_DEV_RECONNECTING;
-	pthread_mutex_unlock(&dev->lock);
-	lv_op_begin(dev, call.async, call.deadline, replay_ended);
-	lv_reconnect_begin(dev, false);
-	dev->op.patient = true;
-	return lv_op_run(dev);
-}
-
 /* ---- an automatic reconnect makes way ---- */
 
 /* Becomes the thread inside of an automatic reconnect. False: there is none. */
@@ -291,7 +264,8 @@ bool lv_reconnect_stop(struct libvhost_dev *dev, int *result)
 	return true;
 }
 
-bool lv_reconnect_yield(struct libvhost_dev *dev, int *result)
+/* Takes an automatic reconnect out of the way; false: the call goes on. */
+static bool give_way(struct libvhost_dev *dev, int *result)
 {
 	(void)result;
 	if (!take_automatic(dev))
@@ -302,4 +276,31 @@ bool lv_reconnect_yield(struct libvhost_dev *dev, int *result)
 	dev->op.failed = 0;
 	lv_dev_release(dev, 0);
 	return false;
+}
+
+int libvhost_dev_reconnect(struct libvhost_dev *dev, const struct libvhost_call_opts *opts)
+{
+	struct lv_call call = {
+		.kind = LV_OP_RECONNECT, .name = "reconnect", .states = LV_ANY_STATE, .instead = give_way};
+	bool runs;
+
+	if (!lv_call_begin(dev, opts, &call))
+		return call.result;
+	if (!lv_reconnect_possible(dev))
+		return lv_dev_release(dev,
+				      lv_fail(&dev->err, -ENOTSUP, LIBVHOST_EK_UNSUPPORTED,
+					      "reconnect: this transport cannot be opened again; make a new device"));
+	runs = lv_dev_was_running(dev);
+	if (dev->state != LIBVHOST_DEV_DISCONNECTED)
+		dev->backoff.lost_at = lv_now(dev->ctx);
+	lv_dev_close(dev);
+	lv_dev_stopped_here(dev);
+	pthread_mutex_lock(&dev->lock);
+	dev->rec->flags |= runs ? LV_RF_RUNNING : 0;
+	dev->state = LIBVHOST_DEV_RECONNECTING;
+	pthread_mutex_unlock(&dev->lock);
+	lv_op_begin(dev, call.async, call.deadline, replay_ended);
+	lv_reconnect_begin(dev, false);
+	dev->op.patient = true;
+	return lv_op_run(dev);
 }

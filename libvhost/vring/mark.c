@@ -75,7 +75,7 @@ void lv_vq_mark_event(struct libvhost_vq *vq)
 	mark_ring(vq, vq->opts.used, sizeof(struct lv_packed_event));
 }
 
-void lv_vq_note_written(struct libvhost_vq *vq, uint64_t gpa, uint64_t len)
+static void note_written(struct libvhost_vq *vq, uint64_t gpa, uint64_t len)
 {
 	if (vq->dirty.count == LV_DIRTY_BATCH)
 		mark_all(vq);
@@ -127,7 +127,7 @@ static void note(struct libvhost_vq *vq, const struct lv_desc *d, struct part *p
 	p->skip -= skip;
 	p->left -= n;
 	if (n)
-		lv_vq_note_written(vq, d->addr + skip, n);
+		note_written(vq, d->addr + skip, n);
 }
 
 static void walk(struct libvhost_vq *vq, struct table *t, uint32_t i, struct part *p)

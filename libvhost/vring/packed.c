@@ -22,11 +22,6 @@ int lv_packed_map(struct libvhost_vq *vq, const struct lv_snapshot *snap)
 	return 0;
 }
 
-uint32_t lv_packed_base(uint16_t used_idx, bool used_wrap)
-{
-	return lv_pos_base((uint16_t)((used_idx & LV_POS_SLOT) | (used_wrap ? LV_POS_WRAP : 0)));
-}
-
 bool lv_packed_base_possible(uint32_t base, uint32_t num)
 {
 	return lv_packed_distance(base, num) >= 0;

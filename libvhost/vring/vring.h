@@ -285,8 +285,6 @@ void lv_chain_written(struct libvhost_vq *vq, const struct lv_snapshot *snap, ui
 /* The same for the request whose descriptors are the descs copies from first on. */
 void lv_packed_written(struct libvhost_vq *vq, const struct lv_snapshot *snap, uint32_t first, uint32_t descs,
 		       uint64_t offset, uint64_t len);
-/* Notes one range that the device wrote. */
-void lv_vq_note_written(struct libvhost_vq *vq, uint64_t gpa, uint64_t len);
 /* Marks what was noted: before the completions are published, so that they imply their marks. */
 void lv_vq_mark_data(struct libvhost_vq *vq);
 /* Marks bytes of the used ring, after they were written and a full fence. */
@@ -300,8 +298,6 @@ int lv_split_used_idx(const struct lv_snapshot *snap, uint64_t used_gpa, uint16_
 /* Whether the driver has offered requests beyond base. 1, 0 or -EFAULT. */
 int lv_split_has_work(const struct lv_snapshot *snap, uint64_t avail_gpa, uint16_t base);
 
-/* The base of a packed ring that continues at this place of its used part, with nothing in flight. */
-uint32_t lv_packed_base(uint16_t used_idx, bool used_wrap);
 /* Whether a ring of num entries can be at base. */
 bool lv_packed_base_possible(uint32_t base, uint32_t num);
 /* Some peers (DPDK) give and take the available half only: nothing is in flight when a ring is stopped. */

@@ -2,6 +2,8 @@
 #include "planrig.h"
 
 #include <errno.h>
+#include <inttypes.h>
+#include <stdarg.h>
 #include <stdlib.h>
 
 #define MIB256 0x10000000ull
@@ -181,11 +183,39 @@ static int execute(struct planrig *rig)
 	return failed ? -EIO : 0;
 }
 
-static void note(struct planrig *rig, const char *text)
+static LV_PRINTF(2, 3) void note(struct planrig *rig, const char *fmt, ...)
 {
 	size_t used = strlen(rig->text);
+	va_list args;
 
-	snprintf(rig->text + used, sizeof(rig->text) - used, "%s", text);
+	va_start(args, fmt);
+	vsnprintf(rig->text + used, sizeof(rig->text) - used, fmt, args);
+	va_end(args);
+}
+
+static void note_table(struct planrig *rig, const struct libvhost_req *req)
+{
+	for (uint32_t i = 0; req->data_in && i < req->arg.table.count; i++) {
+		const struct libvhost_region *r =
+			(const void *)((const uint8_t *)(uintptr_t)req->data_in + i * (size_t)req->arg.table.stride);
+
+		note(rig, "    gpa %#" PRIx64 " size %#" PRIx64 " user %#" PRIx64 " offset %#" PRIx64 "%s\n", r->gpa,
+		     r->size, r->user_addr, r->mmap_offset, r->flags & LIBVHOST_REGION_HAS_FD ? " fd" : "");
+	}
+}
+
+/* One request per line, with its barrier before it and its table below it. */
+static void note_program(struct planrig *rig)
+{
+	for (uint32_t i = 0; i < rig->prog.count; i++) {
+		const struct libvhost_req *req = &rig->prog.reqs[i];
+		char line[512];
+
+		libvhost_req_text(req, line, sizeof(line));
+		note(rig, "%s%s\n", req->flags & LIBVHOST_REQ_BARRIER ? "-- barrier --\n" : "", line);
+		if (req->op == LIBVHOST_OP_SET_MEM_TABLE)
+			note_table(rig, req);
+	}
 }
 
 int planrig_run(struct planrig *rig, enum lv_plan_kind kind)
@@ -193,14 +223,13 @@ int planrig_run(struct planrig *rig, enum lv_plan_kind kind)
 	static const char *const names[] = {"[connect]\n",  "[start]\n",       "[stop]\n",
 					    "[resume]\n",   "[memory]\n",      "[reset]\n",
 					    "[inflight]\n", "[start queue]\n", "[stop queue]\n"};
-	static char text[32768];
 	int ret, first = 1;
 
 	lv_plan_begin(&rig->plan, kind, rig->caps.dialect);
 	lv_program_clear(&rig->prog);
 	rig->waits = 0;
 	rig->passed = 0;
-	note(rig, names[kind]);
+	note(rig, "%s", names[kind]);
 	for (;;) {
 		ret = lv_plan_next(&rig->plan, &rig->env, &rig->prog, &rig->err);
 		if (ret != 1)
@@ -208,8 +237,7 @@ int planrig_run(struct planrig *rig, enum lv_plan_kind kind)
 		if (!first)
 			note(rig, "-- next program --\n");
 		first = 0;
-		lv_program_text(&rig->prog, text, sizeof(text));
-		note(rig, text);
+		note_program(rig);
 		if (rig->look)
 			rig->look(rig);
 		ret = execute(rig);
