@@ -143,10 +143,11 @@ vhost_blk_build() {
 		$(pkg-config --libs libdpdk) && mv "$vhost_blk.$$" "$vhost_blk"
 }
 
-# vhost_blk_serve: runs it, a 128 MiB memory disk at the fixed name vhost.socket in the current folder; sets $vhost_blk_pid
+# vhost_blk_serve [WRAPPER…]: runs it, a 128 MiB memory disk at the fixed name vhost.socket in the current folder; sets
+# $vhost_blk_pid
 vhost_blk_serve() {
 	rm -f vhost.socket
-	RUNTIME_DIRECTORY=$work stdbuf -oL "$vhost_blk" --no-huge -m 256 --no-pci --lcores "0@0,1@0" --file-prefix=blk --no-telemetry \
+	RUNTIME_DIRECTORY=$work stdbuf -oL "$@" "$vhost_blk" --no-huge -m 256 --no-pci --lcores "0@0,1@0" --file-prefix=blk --no-telemetry \
 		--log-level=lib.vhost.config:error >"$work/vhost_blk.log" 2>&1 &
 	vhost_blk_pid=$!
 	pids="$pids $vhost_blk_pid"

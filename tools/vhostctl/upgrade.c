@@ -38,12 +38,14 @@ struct upgrade {
 	uint64_t began, ended; /* wall clock, nanoseconds, for comparing with a system call trace */
 };
 
-enum { OPT_VMM = 1000, OPT_PAUSE };
+enum { OPT_VMM = 1000, OPT_PAUSE, OPT_PACKED, OPT_INFLIGHT };
 
 static const struct argp_option options[] = {
 	{"times", 'n', "N", 0, "upgrades (default 20)", 0},
 	{"queues", 'q', "N", 0, "virtqueues, 1..16 (default 2)", 0},
 	{"depth", 'd', "N", 0, "requests in flight per queue, 1..256 (default 32)", 0},
+	{"packed", OPT_PACKED, NULL, 0, "packed rings instead of split ones", 0},
+	{"inflight", OPT_INFLIGHT, NULL, 0, "with an inflight region, which travels, too", 0},
 	{"pause", OPT_PAUSE, "MS", 0, "between upgrades (default 20)", 0},
 	{"timeout", 'T', "MS", 0, "give up after so long without progress (default 10000)", 0},
 	{"json", 'j', NULL, 0, "print JSON", 0},
@@ -64,6 +66,12 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		return 0;
 	case 'd':
 		a->machine.depth = (uint32_t)parse_number(state, "--depth", arg, 1, 256);
+		return 0;
+	case OPT_PACKED:
+		a->machine.packed = true;
+		return 0;
+	case OPT_INFLIGHT:
+		a->machine.inflight = true;
 		return 0;
 	case OPT_PAUSE:
 		a->pause_ms = (uint32_t)parse_number(state, "--pause", arg, 0, 10000);
@@ -119,7 +127,8 @@ static int order(struct upgrade *u, const struct vmm_process *v, uint32_t what, 
 {
 	struct upgrade_order o = {.what = what, .generation = u->generation, .machine = u->args.machine};
 
-	memcpy(o.requests, u->guest.requests, sizeof(o.requests));
+	for (uint32_t q = 0; what == UPGRADE_STOP && q < o.machine.queues; q++)
+		o.base[q] = upgrade_guest_base(&u->guest, q);
 	if (fdpass_send(v->sock, &o, sizeof(o), NULL, 0) || fdpass_send(v->sock, NULL, 0, fds, nfds))
 		return complain("the VMM does not listen: %s", strerror(errno));
 	return 0;
@@ -143,18 +152,19 @@ static void reap(struct vmm_process *v)
 
 static int boot(struct upgrade *u)
 {
-	int fds[1 + 2 * UPGRADE_QUEUES] = {u->guest.memfd};
+	int fds[2 * UPGRADE_QUEUES];
 	struct upgrade_answer a;
 
-	for (uint32_t q = 0; q < u->args.machine.queues; q++) {
-		fds[1 + 2 * q] = u->guest.kick[q];
-		fds[2 + 2 * q] = u->guest.call[q];
-	}
-	if (spawn(&u->vmm) || order(u, &u->vmm, UPGRADE_BOOT, fds, 1 + 2 * u->args.machine.queues) ||
-	    await(&u->vmm, &a))
+	if (spawn(&u->vmm) || order(u, &u->vmm, UPGRADE_CONNECT, &u->guest.memfd, 1) || await(&u->vmm, &a) ||
+	    upgrade_guest_rings(&u->guest, a.features))
 		return 1;
 	u->address[0] = a.address;
-	return 0;
+	u->args.machine.features = a.features;
+	for (uint32_t q = 0; q < u->args.machine.queues; q++) {
+		fds[2 * q] = u->guest.kick[q];
+		fds[2 * q + 1] = u->guest.call[q];
+	}
+	return order(u, &u->vmm, UPGRADE_BOOT, fds, 2 * u->args.machine.queues) || await(&u->vmm, &a);
 }
 
 static uint64_t nanoseconds(clockid_t clock)
@@ -367,8 +377,8 @@ static int run(int argc, char **argv)
 		parse,
 		"URI",
 		"Drives a block device from a guest that is a process of its own, and replaces the VMM process that "
-		"holds the "
-		"device while requests are in flight: the old one freezes it and hands blob and descriptors to the new "
+		"holds the device while requests are in flight: the old one freezes it and hands blob and descriptors "
+		"to the new "
 		"one, which thaws it with guest memory at another address. The data on the device is lost.",
 		NULL,
 		NULL,

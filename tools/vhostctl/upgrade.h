@@ -15,15 +15,16 @@
 #include "blk_wire.h"
 #include "histogram.h"
 
-#define UPGRADE_QUEUES	 16u
-#define UPGRADE_BASE	 0x100000ull /* guest-physical */
-#define UPGRADE_BLOCK	 4096u
-#define UPGRADE_FEATURES (1ull << F_VERSION_1 | 1ull << RING_F_EVENT_IDX)
+#define UPGRADE_QUEUES 16u
+#define UPGRADE_BASE   0x100000ull /* guest-physical */
+#define UPGRADE_BLOCK  4096u
 
 /* What both sides know about the machine. */
 struct upgrade_machine {
 	uint32_t queues, depth, entries, timeout_ms;
-	uint64_t bytes; /* of guest memory */
+	bool packed, inflight;
+	uint64_t features; /* in use; until the peer was asked, all that the guest knows */
+	uint64_t bytes;	   /* of guest memory */
 	char uri[128];
 };
 
@@ -31,17 +32,17 @@ struct upgrade_ring {
 	uint64_t desc, avail, used, requests; /* guest-physical */
 };
 
-/* Fills entries and bytes. */
+/* Fills entries, features and bytes. */
 void upgrade_plan(struct upgrade_machine *m);
 struct upgrade_ring upgrade_ring(const struct upgrade_machine *m, uint32_t queue);
 
 /* Orders to a VMM, each followed by its descriptors. */
-enum { UPGRADE_BOOT = 1, UPGRADE_MAP, UPGRADE_TAKE, UPGRADE_GIVE, UPGRADE_STOP };
+enum { UPGRADE_CONNECT = 1, UPGRADE_BOOT, UPGRADE_MAP, UPGRADE_TAKE, UPGRADE_GIVE, UPGRADE_STOP };
 
 struct upgrade_order {
 	uint32_t what;
 	uint32_t generation;
-	uint64_t requests[UPGRADE_QUEUES]; /* STOP: how many the guest offered, by queue */
+	uint32_t base[UPGRADE_QUEUES]; /* STOP: where the guest is, by queue, as GET_VRING_BASE says it */
 	struct upgrade_machine machine;
 };
 
@@ -51,6 +52,7 @@ struct upgrade_answer {
 	uint32_t blob_bytes;
 	uint64_t nanoseconds; /* freeze or thaw */
 	uint64_t address;     /* of guest memory in that process */
+	uint64_t features;    /* CONNECT: those of the machine's that the peer offers */
 	char text[200];
 };
 
@@ -77,18 +79,22 @@ struct upgrade_guest {
 	atomic_uint epoch; /* odd while an upgrade runs */
 	atomic_bool ending;
 	/* read when the thread has ended */
-	uint64_t requests[UPGRADE_QUEUES], submitted, completed, twice, wrong, failed;
+	uint64_t submitted, completed, twice, wrong, failed;
 	double longest_silence;
 	struct histogram calm, upgrading;
 	double worst_calm, worst_upgrading;
 	const char *trouble;
 };
 
-/* Memory, rings, descriptors. 0, or 1 after printing why. */
+/* Memory. 0, or 1 after printing why. */
 int upgrade_guest_open(struct upgrade_guest *g, const struct upgrade_machine *m);
+/* Rings and their descriptors, once the features are known. */
+int upgrade_guest_rings(struct upgrade_guest *g, uint64_t features);
 int upgrade_guest_start(struct upgrade_guest *g);
 /* Lets what is in flight complete and joins. */
 void upgrade_guest_stop(struct upgrade_guest *g);
+/* Where the stopped guest's ring continues. */
+uint32_t upgrade_guest_base(const struct upgrade_guest *g, uint32_t queue);
 void upgrade_guest_close(struct upgrade_guest *g);
 
 #endif

@@ -28,7 +28,7 @@ static struct libvhost_vq_layout layout(const struct upgrade_machine *m)
 {
 	struct libvhost_vq_layout l = {.size = sizeof(l)};
 
-	libvhost_vq_layout(m->entries, UPGRADE_FEATURES, &l);
+	libvhost_vq_layout(m->entries, m->features, &l);
 	return l;
 }
 
@@ -42,8 +42,11 @@ static uint64_t queue_bytes(const struct upgrade_machine *m)
 
 void upgrade_plan(struct upgrade_machine *m)
 {
+	m->features = 1ull << F_VERSION_1 | 1ull << RING_F_EVENT_IDX | (m->packed ? 1ull << F_RING_PACKED : 0);
 	for (m->entries = 4; m->entries < m->depth * CHAIN; m->entries *= 2)
 		;
+	if (m->packed)
+		m->entries = m->depth * CHAIN; /* as few as there can be: each lap meets other places */
 	m->bytes = align(m->queues * queue_bytes(m));
 }
 
@@ -109,7 +112,6 @@ static void submit(struct upgrade_guest *g, uint32_t queue, uint32_t slot)
 		g->trouble = "a request was not accepted by the ring";
 		return;
 	}
-	g->requests[queue]++;
 	g->submitted++;
 }
 
@@ -229,7 +231,7 @@ static int make_ring(struct upgrade_guest *g, uint32_t q)
 	g->call[q] = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	o.flags = LIBVHOST_VQ_HAS_KICK | LIBVHOST_VQ_HAS_CALL;
 	o.num = g->machine.entries;
-	o.features = UPGRADE_FEATURES;
+	o.features = g->machine.features;
 	o.desc = r.desc;
 	o.avail = r.avail;
 	o.used = r.used;
@@ -250,7 +252,13 @@ int upgrade_guest_open(struct upgrade_guest *g, const struct upgrade_machine *m)
 	g->epoll = epoll_create1(EPOLL_CLOEXEC);
 	if (!g->slots || g->epoll < 0 || make_memory(g))
 		return complain("no guest memory: %s", strerror(errno));
-	for (uint32_t q = 0; q < m->queues; q++)
+	return 0;
+}
+
+int upgrade_guest_rings(struct upgrade_guest *g, uint64_t features)
+{
+	g->machine.features = features;
+	for (uint32_t q = 0; q < g->machine.queues; q++)
 		if (make_ring(g, q))
 			return complain("queue %u: %s", q, strerror(errno));
 	return 0;
@@ -267,6 +275,14 @@ void upgrade_guest_stop(struct upgrade_guest *g)
 {
 	atomic_store(&g->ending, true);
 	pthread_join(g->thread, NULL);
+}
+
+uint32_t upgrade_guest_base(const struct upgrade_guest *g, uint32_t queue)
+{
+	struct libvhost_vq_info info = {.size = sizeof(info)};
+
+	libvhost_vq_info(g->vq[queue], &info);
+	return info.base;
 }
 
 void upgrade_guest_close(struct upgrade_guest *g)

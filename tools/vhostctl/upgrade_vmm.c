@@ -76,24 +76,50 @@ static int map_memory(struct vmm *v, int memfd, uint32_t generation)
 	return rc;
 }
 
-/* The first generation connects and starts. */
-static int boot(struct vmm *v)
+static int check_region(struct vmm *v)
 {
-	const uint64_t features = UPGRADE_FEATURES;
-	struct libvhost_dev_opts o = {.size = sizeof(o), .virtio_id = VIRTIO_ID_BLOCK};
-	int fds[1 + 2 * UPGRADE_QUEUES], rc;
+	struct libvhost_inflight region = {.size = sizeof(region)};
+	const int rc = v->machine.inflight ? libvhost_dev_get_inflight(v->dev, &region) : 0;
 
-	if (fdpass_recv(v->sock, NULL, 0, fds, 1 + 2 * v->machine.queues))
-		return fail(v, -errno, "boot");
-	rc = map_memory(v, fds[0], 0);
+	return rc ? fail(v, rc, "inflight region") : 0;
+}
+
+/* The first generation connects, */
+static int connect_device(struct vmm *v)
+{
+	struct libvhost_dev_opts o = {.size = sizeof(o), .virtio_id = VIRTIO_ID_BLOCK};
+	int memfd, rc;
+
+	if (fdpass_recv(v->sock, NULL, 0, &memfd, 1))
+		return fail(v, -errno, "connect");
+	rc = map_memory(v, memfd, 0);
+	o.flags = v->machine.inflight ? LIBVHOST_DEV_INFLIGHT : 0;
 	o.num_queues = v->machine.queues;
 	o.timeout_ms = v->machine.timeout_ms;
 	o.uri = v->machine.uri;
 	o.mem = v->mem;
 	if (!rc)
 		rc = libvhost_dev_init(v->ctx, &o, &v->dev);
+	v->answer.features = v->machine.features;
 	if (!rc)
-		rc = libvhost_ack_features_ex(v->dev, &features, 1);
+		rc = libvhost_get_features_ex(v->dev, &v->answer.features, 1);
+	if (rc)
+		return fail(v, rc, "connect");
+	if (v->machine.packed && !(v->answer.features >> F_RING_PACKED & 1)) {
+		snprintf(v->answer.text, sizeof(v->answer.text), "the back-end does not offer packed rings");
+		return v->answer.result = -ENOTSUP;
+	}
+	return 0;
+}
+
+/* and starts. */
+static int boot(struct vmm *v)
+{
+	int fds[2 * UPGRADE_QUEUES], rc;
+
+	if (fdpass_recv(v->sock, NULL, 0, fds, 2 * v->machine.queues))
+		return fail(v, -errno, "boot");
+	rc = libvhost_ack_features_ex(v->dev, &v->machine.features, 1);
 	for (uint32_t i = 0; i < v->machine.queues; i++) {
 		const struct upgrade_ring r = upgrade_ring(&v->machine, i);
 		struct libvhost_queue q = {.size = sizeof(q), .num = v->machine.entries};
@@ -102,8 +128,8 @@ static int boot(struct vmm *v)
 		q.desc = r.desc;
 		q.avail = r.avail;
 		q.used = r.used;
-		q.kick_fd = fds[1 + 2 * i];
-		q.call_fd = fds[2 + 2 * i];
+		q.kick_fd = fds[2 * i];
+		q.call_fd = fds[2 * i + 1];
 		if (!rc)
 			rc = libvhost_dev_set_queue(v->dev, i, &q);
 		close(q.kick_fd);
@@ -111,7 +137,7 @@ static int boot(struct vmm *v)
 	}
 	if (!rc)
 		rc = libvhost_dev_start(v->dev, NULL);
-	return rc ? fail(v, rc, "boot") : 0;
+	return rc ? fail(v, rc, "boot") : check_region(v);
 }
 
 static int thaw(struct vmm *v, const struct parcel *p, const void *blob, const int *fds)
@@ -235,20 +261,22 @@ static int stop(struct vmm *v, const struct upgrade_order *o)
 		struct libvhost_queue q = {.size = sizeof(q)};
 
 		rc = libvhost_dev_get_queue(v->dev, i, &q);
-		if (rc || q.base == (uint16_t)o->requests[i])
+		if (rc || q.base == o->base[i])
 			continue;
-		snprintf(v->answer.text, sizeof(v->answer.text), "queue %u stopped at %u, the guest is at %u", i,
-			 q.base, (uint16_t)o->requests[i]);
+		snprintf(v->answer.text, sizeof(v->answer.text), "queue %u stopped at %#x, the guest is at %#x", i,
+			 q.base, o->base[i]);
 		return v->answer.result = -EPROTO;
 	}
-	return rc ? fail(v, rc, "queue") : 0;
+	return rc ? fail(v, rc, "queue") : check_region(v);
 }
 
 static bool obey(struct vmm *v, const struct upgrade_order *o)
 {
 	memset(&v->answer, 0, sizeof(v->answer));
 	v->machine = o->machine;
-	if (o->what == UPGRADE_BOOT)
+	if (o->what == UPGRADE_CONNECT)
+		connect_device(v);
+	else if (o->what == UPGRADE_BOOT)
 		boot(v);
 	else if (o->what == UPGRADE_MAP)
 		map(v, o->generation);
