@@ -173,3 +173,13 @@ virtiofsd() {
 	pids="$pids $virtiofsd_pid"
 	wait_for_socket "$1"
 }
+
+# libvhost_user SOCKET: the echo device on QEMU's libvhost-user; ends with its first connection; sets $libvhost_user_pid
+libvhost_user() {
+	echo_device=$("$top_srcdir/tests/lib/libvhost-user" "$top_srcdir/tests/peers/qemu/echo.c") || return 1
+	rm -f "$1"
+	"$echo_device" "$1" >>"$work/libvhost_user.log" 2>&1 &
+	libvhost_user_pid=$!
+	pids="$pids $libvhost_user_pid"
+	wait_for_socket "$1"
+}

@@ -90,6 +90,7 @@ class Connection:
         self.ours, self.theirs = operations
         self.streams = {">": Stream(), "<": Stream()}
         self.asked = []  # requests since the last answer
+        self.asked_us = []  # where in said the answer to a back-end's request belongs
         self.said = []  # (name, outcome)
 
     def feed(self, direction, data):
@@ -99,7 +100,12 @@ class Connection:
             elif direction == "<" and flags & REPLY:
                 self.answer(number, payload)
             elif direction == "<":
+                if flags & NEED_REPLY or self.theirs[number]["reply"] != "ACK":
+                    self.asked_us.append(len(self.said))
                 self.said.append((self.theirs[number]["name"], "yes"))
+            elif self.asked_us:
+                at = self.asked_us.pop(0)
+                self.said[at] = (self.said[at][0], "refused" if any(payload) else "yes")
 
     def answer(self, number, payload):
         """An answer speaks for everything before it: a request that a back-end cannot take ends the connection."""
@@ -165,7 +171,7 @@ def doc():
             lines += [f"| {text} | `{test}` |" for text, test in peer["quirk"]]
         lines.append("")
     lines += ["## Messages", "", "✓ taken; *refused*: answered with an error, the device goes on; – not exchanged; bytes: how long the answer to "
-              "SET_LOG_BASE is.", "",
+              "SET_LOG_BASE is. BACKEND_…: what the back-end asked us, and our answer.", "",
               "| message |" + "".join(f" {p['name']} {p['version']} |" for p in peers.values()), "|---" * (len(peers) + 1) + "|"]
     cell = {"yes": "✓", "refused": "*refused*", "absent": "–"}
     for name in used:

@@ -61,4 +61,12 @@ check "virtiofsd: it ends with the connection" wait "$virtiofsd_pid"
 virtiofsd "$work/fs" || exit 1
 check "virtiofsd: probe" "$vhostctl" probe user:fs --type fs
 compare virtiofsd "$(/usr/lib/qemu/virtiofsd --version)"
+
+libvhost_user "$work/s" || exit 1
+check "libvhost_user: control plane" recorded libvhost_user "$talk" user:s 0 2 once
+check "libvhost_user: it ends with the connection" wait "$libvhost_user_pid"
+libvhost_user "$work/s" || exit 1
+check "libvhost_user: notifications as messages and by doorbell" \
+	recorded libvhost_user "$top_builddir/tests/peers/notify" user:s
+compare libvhost_user "$("$top_srcdir/tests/lib/libvhost-user" --version)"
 tap_end
