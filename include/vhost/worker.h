@@ -50,6 +50,7 @@ struct libvhost_worker_opts {
 };
 
 #define LIBVHOST_WORKER_HAS_CPU 0x1u
+#define LIBVHOST_WORKER_BUSY	0x2u /**< never sleep while there is a queue to look at; poll_us must be 0 */
 
 /**
  * Starts the thread and returns after it confirmed its sandbox.
@@ -60,17 +61,33 @@ LIBVHOST_API LIBVHOST_MUST_CHECK int libvhost_worker_new(struct libvhost_ctx *ct
 							 const struct libvhost_worker_opts *opts,
 							 struct libvhost_worker **ret);
 
-/** Stops the thread, waits for it (bounded by one handler call) and frees. NULL is allowed. Since 0.1. */
+/**
+ * Ends the thread and waits for that; calls that it was given run before. Afterwards only queues and descriptors can be
+ * removed, events and errors taken, and the worker freed.
+ * @return 0, also when it has ended before; -ETIMEDOUT (a handler does not return: try again); -EINVAL. Since 0.1.
+ */
+LIBVHOST_API int libvhost_worker_stop(struct libvhost_worker *worker, uint32_t timeout_ms);
+
+/** Stops the thread, waits for it as long as a handler takes (libvhost_worker_stop() has a deadline) and frees. NULL is
+ * allowed. Since 0.1. */
 LIBVHOST_API void libvhost_worker_free(struct libvhost_worker *worker);
 
 /**
  * Serves one queue once: called on the worker whenever the queue was kicked or may hold work. It pops, works, pushes
- * and returns; the worker publishes completions. It must be C written for the sandbox: no library call outside
- * <vhost/vq.h>, no allocation.
- * @return 1: more may be left (called again after the others had their turn); 0: nothing left; negative: queue is
- * stopped and reported. Since 0.1.
+ * and returns; the worker publishes completions. It must be C written for the sandbox: no allocation, and no library
+ * call but those of <vhost/vq.h>, libvhost_worker_call(), libvhost_vq_wake() and libvhost_vq_worker().
+ * @return enum libvhost_turn, or negative: the queue is stopped and reported. Since 0.1.
  */
 typedef int (*libvhost_ring_fn)(void *arg, struct libvhost_vq *vq);
+
+/** What a handler leaves behind. Since 0.1. */
+enum libvhost_turn {
+	LIBVHOST_TURN_DONE = 0, /**< the queue is empty: called again when the driver kicks */
+	LIBVHOST_TURN_MORE = 1, /**< more may be left: called again after the others had their turn */
+	/** There is nothing to do with the requests that wait, as for a receive queue without frames: called again
+	 * after libvhost_vq_wake(). The driver is not asked for kicks until then. */
+	LIBVHOST_TURN_WAIT = 2
+};
 
 /**
  * Gives a device-role queue to the worker, which serves it at once and on every kick. @p kick_fd is borrowed until
@@ -87,13 +104,62 @@ LIBVHOST_API int libvhost_worker_add_vq(struct libvhost_worker *worker, struct l
  * @return 0; -EINVAL; -ENOENT; -ETIMEDOUT (handler stuck: the queue is still the worker's). Since 0.1. */
 LIBVHOST_API int libvhost_worker_remove_vq(struct libvhost_worker *worker, struct libvhost_vq *vq, uint32_t timeout_ms);
 
+/** Has a queue served again although its driver did not kick. For handlers, on the worker that serves it. @return 0;
+ * -EINVAL (no worker serves it). Since 0.1. */
+LIBVHOST_API int libvhost_vq_wake(struct libvhost_vq *vq);
+
+/** The worker that serves a queue, NULL = none. For handlers on that worker, and for the host while nobody adds or
+ * removes the queue. Since 0.1. */
+LIBVHOST_API struct libvhost_worker *libvhost_vq_worker(struct libvhost_vq *vq);
+
+/**
+ * Called on the worker when a descriptor has become readable; written for the sandbox like libvhost_ring_fn. It reads,
+ * or has a queue read with libvhost_vq_wake().
+ * @return 1: called again after the others had their turn; 0: called again when more arrives; negative: the descriptor
+ * is given up and reported. Since 0.1.
+ */
+typedef int (*libvhost_fd_fn)(void *arg, int fd);
+
+/**
+ * Has the worker wait for one more descriptor, for example a tap, or a timer: give a timerfd, which the handler may set
+ * anew with timerfd_settime() and empties with read(). At most 32. @p fd is borrowed until removal; it must be
+ * non-blocking and readable by epoll. What was readable before counts as arrived.
+ * @return 0; -EINVAL (also: fd cannot be waited for); -ENOSPC; -EEXIST; -ETIMEDOUT (handler stuck: not added); -ESRCH
+ * (the worker has ended). Since 0.1.
+ */
+LIBVHOST_API int libvhost_worker_add_fd(struct libvhost_worker *worker, int fd, libvhost_fd_fn fn, void *arg,
+					uint32_t timeout_ms);
+
+/** Takes a descriptor back, also one that the worker gave up; when it returns 0 its fn does not run any more. @return
+ * 0; -EINVAL; -ENOENT; -ETIMEDOUT (handler stuck: still the worker's). Since 0.1. */
+LIBVHOST_API int libvhost_worker_remove_fd(struct libvhost_worker *worker, int fd, uint32_t timeout_ms);
+
+/** Work that another thread has for a worker; the caller's memory, the worker's from libvhost_worker_call() until fn
+ * begins. Since 0.1. */
+struct libvhost_call {
+	struct libvhost_call *next; /**< the library's */
+	/** Runs on the worker, written for the sandbox like libvhost_ring_fn; may reuse @p call. */
+	void (*fn)(struct libvhost_call *call);
+	struct libvhost_vq *vq; /**< queue that fn pushes completions to, served by this worker then; NULL = none */
+	void *arg;		/**< fn's */
+};
+
+/**
+ * Has fn run on the worker soon, in the order of the calls: so threads with results let requests be completed by the
+ * thread that owns the queue. Takes no lock, allocates nothing and wakes the worker once per burst. From any thread,
+ * and from handlers. A queue must not be removed while a call for it is on its way.
+ * @return 0; -EINVAL; -ESRCH (the worker has ended: not taken). Since 0.1.
+ */
+LIBVHOST_API int libvhost_worker_call(struct libvhost_worker *worker, struct libvhost_call *call);
+
 /** One epoll-able descriptor, readable when libvhost_worker_next_event() has something; owned by the worker. @return
  * descriptor; -EINVAL. Since 0.1. */
 LIBVHOST_API int libvhost_worker_fd(struct libvhost_worker *worker);
 
 /**
  * Takes one event: QUEUE_ERROR for a queue that the worker gave up because its ring is broken or its handler failed
- * (err says how, value[0] is the struct libvhost_vq). The worker does not touch it any more; remove it.
+ * (err says how, value[0] is the struct libvhost_vq), or for a descriptor whose handler failed (queue is 0xffffffff,
+ * value[0] the descriptor). The worker does not touch it any more; remove it.
  * @return 1 taken, 0 none; -EINVAL. Since 0.1.
  */
 LIBVHOST_API int libvhost_worker_next_event(struct libvhost_worker *worker, struct libvhost_event *event);

@@ -199,8 +199,10 @@ struct libvhost_vq {
 		struct lv_packed_driver pdrv;
 		struct lv_packed_device pdev;
 	};
-	struct lv_inflight *inflight; /* device: lv_inflight_attach() makes it, the queue owns it; NULL = none */
-	bool draining;		      /* device: no new requests, only what was in flight */
+	struct lv_inflight *inflight;	/* device: lv_inflight_attach() makes it, the queue owns it; NULL = none */
+	bool draining;			/* device: no new requests, only what was in flight */
+	struct libvhost_worker *worker; /* that serves it, in this slot; NULL = none */
+	uint32_t slot;
 	/* device: set by the back-end before it is first served, or while nobody serves it; borrowed; NULL = none */
 	struct lv_log *log; /* what the device writes is marked here, once per flush */
 	uint64_t used_log;  /* guest address of the used ring for it, LV_NOT_LOGGED = the ring is not */

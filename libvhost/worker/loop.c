@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
 /*
- * What a worker does all day: serve queues in turn, poll a little, sleep. Kick descriptors are edge-triggered in epoll,
- * so one that its peer keeps readable, half-closed or full costs one wake-up per write and never a spin.
+ * What a worker does all day: serve queues and descriptors in turn, poll a little, sleep. Descriptors are
+ * edge-triggered in epoll, so one that its peer keeps readable, half-closed or full costs one wake-up per write and
+ * never a spin.
  */
 #include <errno.h>
 #include <sched.h>
@@ -14,7 +15,7 @@
 
 #define EVENTS_AT_ONCE 16
 #define NAP_MS	       1  /* between looks at queues that have no kick descriptor */
-#define CLOCK_EVERY    16 /* polling rounds between looks at the clock */
+#define CLOCK_EVERY    16 /* polling rounds between looks at the clock and at descriptors */
 
 /* The queue is not touched again until the host removes it. */
 static void give_up(struct libvhost_worker *w, unsigned n, int err)
@@ -25,6 +26,7 @@ static void give_up(struct libvhost_worker *w, unsigned n, int err)
 	l->active &= ~bit;
 	l->ready &= ~bit;
 	l->armed &= ~bit;
+	l->waiting &= ~bit;
 	l->polled &= ~bit;
 	atomic_store(&w->queues, (uint32_t)__builtin_popcountll(l->active));
 	atomic_store(&w->failed[n], err);
@@ -42,6 +44,8 @@ static bool serve(struct libvhost_worker *w, unsigned n)
 	if (l->armed & bit)
 		rc = libvhost_vq_notify_enable(slot->vq, 0);
 	l->armed &= ~bit;
+	l->waiting &= ~bit;
+	l->ready &= ~bit; /* before the handler, which may wake its own queue */
 	if (rc >= 0)
 		rc = slot->fn(slot->arg, slot->vq);
 	flushed = libvhost_vq_flush(slot->vq);
@@ -49,8 +53,10 @@ static bool serve(struct libvhost_worker *w, unsigned n)
 		give_up(w, n, rc < 0 ? rc : flushed);
 		return false;
 	}
-	if (rc == 0)
-		l->ready &= ~bit;
+	if (rc == LIBVHOST_TURN_WAIT && !(l->ready & bit))
+		l->waiting |= bit;
+	else if (rc)
+		l->ready |= bit;
 	slot->requests = slot->vq->requests;
 	if (slot->requests == before)
 		return false;
@@ -68,6 +74,47 @@ static bool serve_all(struct libvhost_worker *w, uint64_t set)
 	return worked;
 }
 
+/* Each readable descriptor once. */
+static void serve_fds(struct libvhost_worker *w)
+{
+	struct lv_loop *l = &w->loop;
+
+	for (uint32_t set = l->fds_ready; set; set &= set - 1) {
+		unsigned n = (unsigned)__builtin_ctz(set);
+		int rc = l->fds[n].fn(l->fds[n].arg, l->fds[n].fd);
+
+		if (rc <= 0)
+			l->fds_ready &= ~(1u << n);
+		if (rc >= 0)
+			continue;
+		l->fds_active &= ~(1u << n);
+		atomic_store(&w->fds_failed[n], rc);
+		lv_eventfd_signal(w->report_fd);
+	}
+}
+
+void lv_loop_flush(struct libvhost_worker *w, struct libvhost_vq *vq)
+{
+	int rc;
+
+	if (vq->worker != w || !(w->loop.active & 1ull << vq->slot))
+		return;
+	rc = libvhost_vq_flush(vq);
+	if (rc < 0)
+		give_up(w, vq->slot, rc);
+}
+
+int libvhost_vq_wake(struct libvhost_vq *vq)
+{
+	struct lv_loop *l;
+
+	if (!vq || !vq->worker)
+		return -EINVAL;
+	l = &vq->worker->loop;
+	l->ready |= l->active & 1ull << vq->slot;
+	return 0;
+}
+
 /*
  * Asks drivers to kick from now on; queues that got work in the meantime become ready. Drivers look at the flag after
  * they made a buffer available, notify_enable looks at the ring after it set the flag: one of them sees the other.
@@ -76,7 +123,7 @@ static void arm_all(struct libvhost_worker *w)
 {
 	struct lv_loop *l = &w->loop;
 
-	for (uint64_t set = l->active & ~l->armed & ~l->polled; set; set &= set - 1) {
+	for (uint64_t set = l->active & ~l->armed & ~l->waiting & ~l->polled; set; set &= set - 1) {
 		unsigned n = (unsigned)__builtin_ctzll(set);
 		int rc = libvhost_vq_notify_enable(l->slots[n].vq, 1);
 
@@ -92,32 +139,8 @@ static void arm_all(struct libvhost_worker *w)
 
 static bool host_calls(struct libvhost_worker *w)
 {
-	return atomic_load_explicit(&w->stop, memory_order_relaxed) ||
+	return atomic_load_explicit(&w->stop, memory_order_relaxed) || lv_calls_wait(w) ||
 	       atomic_load_explicit(&w->mail.state, memory_order_relaxed) == LV_MAIL_POSTED;
-}
-
-/*
- * Polls all queues for the present window, which starts anew with each find. A window that ends without one is halved,
- * so that a queue that is kicked rarely does not cost a window of processor time per kick; woke_up() restores it.
- */
-static void poll_window(struct libvhost_worker *w)
-{
-	struct lv_loop *l = &w->loop;
-	uint64_t end;
-
-	if (!l->poll_ns || !l->active)
-		return;
-	end = lv_now(NULL) + l->poll_ns;
-	for (unsigned round = 1; l->active && !host_calls(w); round++) {
-		if (serve_all(w, l->active)) {
-			l->poll_ns = l->poll_max_ns;
-			end = lv_now(NULL) + l->poll_ns;
-		} else if (round % CLOCK_EVERY == 0 && lv_now(NULL) >= end) {
-			l->poll_ns = l->poll_ns > l->poll_max_ns / 16 ? l->poll_ns / 2 : 0;
-			return;
-		}
-		lv_cpu_relax();
-	}
 }
 
 /* A kick soon after falling asleep means that polling longer would have caught it. */
@@ -130,12 +153,31 @@ static void woke_up(struct libvhost_worker *w)
 		l->poll_ns = l->poll_max_ns;
 }
 
-/* Takes kicks; waits for one when nothing is ready. False = epoll does not work any more. */
-static bool collect(struct libvhost_worker *w)
+static bool has_work(const struct lv_loop *l)
+{
+	return l->ready || l->fds_ready;
+}
+
+static void note(struct libvhost_worker *w, uint32_t data)
+{
+	struct lv_loop *l = &w->loop;
+
+	if (data == LV_LOOP_CONTROL) {
+		lv_eventfd_drain(w->control_fd);
+	} else if (data >= LV_LOOP_FD(0)) {
+		l->fds_ready |= l->fds_active & 1u << (data - LV_LOOP_FD(0));
+	} else if (l->active & 1ull << data) { /* else: an event of a queue that has just been removed */
+		lv_eventfd_drain(l->slots[data].kick_fd);
+		l->ready |= 1ull << data;
+	}
+}
+
+/* Takes events; waits for one that long, -1 = for ever. False = epoll does not work any more. */
+static bool collect(struct libvhost_worker *w, int timeout)
 {
 	struct epoll_event events[EVENTS_AT_ONCE];
 	struct lv_loop *l = &w->loop;
-	int n, timeout = l->ready ? 0 : l->polled ? NAP_MS : -1;
+	int n;
 
 	if (timeout && l->poll_max_ns)
 		l->asleep_at = lv_now(NULL);
@@ -144,37 +186,70 @@ static bool collect(struct libvhost_worker *w)
 		return false;
 	if (timeout)
 		woke_up(w);
-	for (int i = 0; i < n; i++) {
-		uint32_t slot = events[i].data.u32;
-
-		if (slot == LV_LOOP_CONTROL) {
-			lv_eventfd_drain(w->control_fd);
-		} else if (l->active & 1ull << slot) { /* else: an event of a queue that has just been removed */
-			lv_eventfd_drain(l->slots[slot].kick_fd);
-			l->ready |= 1ull << slot;
-		}
-	}
+	for (int i = 0; i < n; i++)
+		note(w, events[i].data.u32);
 	l->ready |= l->polled;
 	return true;
+}
+
+/*
+ * Polls all queues for the present window, which starts anew with each find. A window that ends without one is halved,
+ * so that a queue that is kicked rarely does not cost a window of processor time per kick; woke_up() restores it. A
+ * busy worker's window has no end. Descriptors are looked at now and then. False = epoll does not work any more.
+ */
+static bool poll_window(struct libvhost_worker *w)
+{
+	struct lv_loop *l = &w->loop;
+	uint64_t end;
+
+	if (!l->poll_ns && !l->busy)
+		return true;
+	end = lv_now(NULL) + l->poll_ns;
+	for (unsigned round = 1; l->active && !l->fds_ready && !host_calls(w); round++) {
+		if (serve_all(w, l->ready | (l->active & ~l->waiting))) {
+			l->poll_ns = l->poll_max_ns;
+			end = lv_now(NULL) + l->poll_ns;
+		}
+		if (round % CLOCK_EVERY == 0) {
+			if (l->fds_active && !collect(w, 0))
+				return false;
+			if (!l->busy && lv_now(NULL) >= end) {
+				l->poll_ns = l->poll_ns > l->poll_max_ns / 16 ? l->poll_ns / 2 : 0;
+				return true;
+			}
+		}
+		lv_cpu_relax();
+	}
+	return true;
+}
+
+static int sleep_ms(const struct lv_loop *l)
+{
+	if (has_work(l) || (l->busy && l->active))
+		return 0;
+	return l->polled ? NAP_MS : -1;
 }
 
 void lv_loop_run(struct libvhost_worker *w)
 {
 	struct lv_loop *l = &w->loop;
+	bool works = true;
 
-	while (!atomic_load(&w->stop)) {
+	while (works && !atomic_load(&w->stop)) {
 		lv_mail_take(w);
+		lv_calls_run(w);
+		serve_fds(w);
 		/* Until all is quiet nobody is asked to kick, so those that will not kick are looked at, too. */
-		serve_all(w, l->ready | (l->active & ~l->armed));
-		if (!l->ready)
-			poll_window(w);
-		if (host_calls(w))
+		serve_all(w, l->ready | (l->active & ~l->armed & ~l->waiting));
+		if (!has_work(l))
+			works = poll_window(w);
+		if (!works || host_calls(w))
 			continue;
-		if (!l->ready)
+		if (!has_work(l) && !l->busy)
 			arm_all(w);
-		if (!collect(w))
-			break;
+		works = collect(w, sleep_ms(l));
 	}
-	while (!atomic_load(&w->stop) && l->active)
+	while (!works && l->active)
 		give_up(w, (unsigned)__builtin_ctzll(l->active), -EIO);
+	lv_calls_close(w);
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
-/* Handing queues to the worker and taking them back. */
+/* Handing queues and descriptors to the worker and taking them back. */
 #include <errno.h>
 #include <poll.h>
 #include <sched.h>
@@ -7,7 +7,20 @@
 #include "core/wire.h"
 #include "worker/worker.h"
 
-static void deliver(struct libvhost_worker *w, const struct lv_mail *mail)
+static void deliver_fd(struct lv_loop *l, const struct lv_mail *mail)
+{
+	uint32_t bit = 1u << mail->slot;
+
+	l->fds_active &= ~bit;
+	l->fds_ready &= ~bit;
+	if (mail->kind == LV_MAIL_ADD_FD) {
+		l->fds[mail->slot] = mail->fd;
+		l->fds_active |= bit;
+		l->fds_ready |= bit; /* what arrived before is served without an edge */
+	}
+}
+
+static void deliver_queue(struct libvhost_worker *w, const struct lv_mail *mail)
 {
 	struct lv_loop *l = &w->loop;
 	uint64_t bit = 1ull << mail->slot;
@@ -15,6 +28,7 @@ static void deliver(struct libvhost_worker *w, const struct lv_mail *mail)
 	l->active &= ~bit;
 	l->ready &= ~bit;
 	l->armed &= ~bit;
+	l->waiting &= ~bit;
 	l->polled &= ~bit;
 	if (mail->kind == LV_MAIL_ADD) {
 		l->slots[mail->slot] = mail->queue;
@@ -34,7 +48,10 @@ void lv_mail_take(struct libvhost_worker *w)
 	if (atomic_load_explicit(&w->mail.state, memory_order_relaxed) != LV_MAIL_POSTED ||
 	    !atomic_compare_exchange_strong(&w->mail.state, &posted, LV_MAIL_TAKEN))
 		return;
-	deliver(w, &w->mail);
+	if (w->mail.kind == LV_MAIL_ADD_FD || w->mail.kind == LV_MAIL_REMOVE_FD)
+		deliver_fd(&w->loop, &w->mail);
+	else
+		deliver_queue(w, &w->mail);
 	atomic_store(&w->mail.state, LV_MAIL_DONE);
 	lv_eventfd_signal(w->done_fd);
 }

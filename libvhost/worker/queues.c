@@ -22,19 +22,19 @@ static uint32_t slot_of(struct libvhost_worker *w, const struct lv_post *post)
 	return (uint32_t)(post - w->posts);
 }
 
-static int watch(struct libvhost_worker *w, struct lv_post *post, int kick_fd)
+int lv_worker_watch(struct libvhost_worker *w, const char *what, int fd, uint32_t data)
 {
-	struct epoll_event ev = {.events = EPOLLIN | EPOLLET, .data.u32 = slot_of(w, post)};
+	struct epoll_event ev = {.events = EPOLLIN | EPOLLET, .data.u32 = data};
 
-	if (kick_fd < 0 || epoll_ctl(w->epoll_fd, EPOLL_CTL_ADD, kick_fd, &ev) == 0)
+	if (epoll_ctl(w->epoll_fd, EPOLL_CTL_ADD, fd, &ev) == 0)
 		return 0;
 	if (errno == EPERM)
 		return lv_fail(&w->err, -EINVAL, LIBVHOST_EK_ARGUMENT,
-			       "worker: kick descriptor %d cannot be waited for; give an eventfd", kick_fd);
+			       "worker: %s %d cannot be waited for; give an eventfd, socket, pipe, timer or tap", what,
+			       fd);
 	if (errno == EBADF)
-		return lv_fail(&w->err, -EINVAL, LIBVHOST_EK_ARGUMENT, "worker: kick descriptor %d is not open",
-			       kick_fd);
-	return lv_fail_sys(&w->err, errno, "worker: kick descriptor %d: %s", kick_fd, lv_errno_name(errno));
+		return lv_fail(&w->err, -EINVAL, LIBVHOST_EK_ARGUMENT, "worker: %s %d is not open", what, fd);
+	return lv_fail_sys(&w->err, errno, "worker: %s %d: %s", what, fd, lv_errno_name(errno));
 }
 
 static void unwatch(struct libvhost_worker *w, const struct lv_post *post)
@@ -53,7 +53,9 @@ static int add(struct libvhost_worker *w, const struct lv_slot *queue, uint32_t 
 	if (!post)
 		return lv_fail(&w->err, -ENOSPC, LIBVHOST_EK_ARGUMENT, "worker: it serves %u queues, which is the most",
 			       LV_WORKER_QUEUES);
-	rc = watch(w, post, queue->kick_fd);
+	if (lv_worker_ended(w))
+		return lv_worker_is_gone(w);
+	rc = queue->kick_fd < 0 ? 0 : lv_worker_watch(w, "kick descriptor", queue->kick_fd, slot_of(w, post));
 	if (rc < 0)
 		return rc;
 	atomic_store(&w->failed[slot_of(w, post)], 0);
@@ -62,8 +64,11 @@ static int add(struct libvhost_worker *w, const struct lv_slot *queue, uint32_t 
 	w->mail.slot = slot_of(w, post);
 	w->mail.queue = *queue;
 	lv_vq_lend(queue->vq, true);
+	queue->vq->worker = w;
+	queue->vq->slot = slot_of(w, post);
 	rc = lv_mail_send(w, lv_deadline(w->ctx, timeout_ms));
 	if (rc < 0) {
+		queue->vq->worker = NULL;
 		lv_vq_lend(queue->vq, false);
 		unwatch(w, post);
 		post->vq = NULL;
@@ -97,11 +102,12 @@ static int take_back(struct libvhost_worker *w, struct libvhost_vq *vq, uint32_t
 		return lv_fail(&w->err, -ENOENT, LIBVHOST_EK_STATE, "worker: the queue is not on this worker");
 	w->mail.kind = LV_MAIL_REMOVE;
 	w->mail.slot = slot_of(w, post);
-	rc = lv_mail_send(w, lv_deadline(w->ctx, timeout_ms));
+	rc = lv_worker_ended(w) ? 0 : lv_mail_send(w, lv_deadline(w->ctx, timeout_ms));
 	if (rc < 0)
 		return lv_fail(&w->err, rc, LIBVHOST_EK_TIMEOUT,
 			       "worker: it did not give the queue back in time; a handler does not return");
 	unwatch(w, post);
+	vq->worker = NULL;
 	lv_vq_lend(vq, false);
 	post->vq = NULL;
 	return 0;
@@ -117,6 +123,11 @@ int libvhost_worker_remove_vq(struct libvhost_worker *w, struct libvhost_vq *vq,
 	rc = take_back(w, vq, timeout_ms);
 	pthread_mutex_unlock(&w->host_lock);
 	return rc;
+}
+
+struct libvhost_worker *libvhost_vq_worker(struct libvhost_vq *vq)
+{
+	return vq ? vq->worker : NULL;
 }
 
 int libvhost_worker_fd(struct libvhost_worker *w)
@@ -143,6 +154,7 @@ int libvhost_worker_next_event(struct libvhost_worker *w, struct libvhost_event 
 		return -EINVAL;
 	pthread_mutex_lock(&w->host_lock);
 	lv_eventfd_drain(w->report_fd);
+	found = lv_fds_failure(w, event);
 	for (uint32_t n = 0; n < LV_WORKER_QUEUES && !found; n++) {
 		struct lv_post *post = &w->posts[n];
 		int err = atomic_load(&w->failed[n]);

@@ -32,6 +32,7 @@ static void *thread_main(void *arg)
 	if (ok)
 		lv_loop_run(w);
 	atomic_store(&w->started, -1);
+	lv_eventfd_signal(w->done_fd);
 	return NULL;
 }
 
@@ -41,14 +42,15 @@ static int check_opts(struct libvhost_ctx *ctx, struct libvhost_worker_opts *o, 
 
 	if (rc < 0)
 		return rc;
-	if (o->flags & ~LIBVHOST_WORKER_HAS_CPU || o->role > LIBVHOST_ROLE_BLOCK || o->sandbox > LIBVHOST_SANDBOX_OFF ||
-	    o->action > LIBVHOST_SANDBOX_LOG || o->caps > LIBVHOST_CAPS_KEEP || o->poll_us > POLL_US_MAX ||
-	    memchr(o->name, 0, sizeof(o->name)) == NULL ||
+	if (o->flags & ~(LIBVHOST_WORKER_HAS_CPU | LIBVHOST_WORKER_BUSY) ||
+	    (o->flags & LIBVHOST_WORKER_BUSY && o->poll_us) || o->role > LIBVHOST_ROLE_BLOCK ||
+	    o->sandbox > LIBVHOST_SANDBOX_OFF || o->action > LIBVHOST_SANDBOX_LOG || o->caps > LIBVHOST_CAPS_KEEP ||
+	    o->poll_us > POLL_US_MAX || memchr(o->name, 0, sizeof(o->name)) == NULL ||
 	    (o->flags & LIBVHOST_WORKER_HAS_CPU && (o->cpu < 0 || o->cpu >= CPU_SETSIZE)))
 		return lv_fail(
 			&ctx->err, -EINVAL, LIBVHOST_EK_ARGUMENT,
 			"worker: flags %#x role %u sandbox %u action %u caps %u poll_us %u cpu %d: out of range, "
-			"or the name has no end",
+			"BUSY with a polling window, or the name has no end",
 			o->flags, o->role, o->sandbox, o->action, o->caps, o->poll_us, o->cpu);
 	return 0;
 }
@@ -143,6 +145,7 @@ int libvhost_worker_new(struct libvhost_ctx *ctx, const struct libvhost_worker_o
 	w->opts = o;
 	w->pid = getpid();
 	w->loop.poll_max_ns = w->loop.poll_ns = o.poll_us * 1000ull;
+	w->loop.busy = o.flags & LIBVHOST_WORKER_BUSY;
 	lv_errslot_init(&w->err);
 	pthread_mutex_init(&w->host_lock, NULL);
 	rc = open_fds(w);
@@ -160,13 +163,48 @@ int libvhost_worker_new(struct libvhost_ctx *ctx, const struct libvhost_worker_o
 	return 0;
 }
 
+int lv_worker_is_gone(struct libvhost_worker *w)
+{
+	return lv_fail(&w->err, -ESRCH, LIBVHOST_EK_STATE, "worker: it has ended; make a new one");
+}
+
+static void ask_to_end(struct libvhost_worker *w)
+{
+	atomic_store(&w->stop, 1);
+	lv_eventfd_signal(w->control_fd);
+}
+
+static int stop(struct libvhost_worker *w, uint32_t timeout_ms)
+{
+	if (w->joined || w->pid != getpid())
+		return 0;
+	ask_to_end(w);
+	if (!lv_worker_await(w, &w->started, 1, lv_deadline(w->ctx, timeout_ms)))
+		return lv_fail(&w->err, -ETIMEDOUT, LIBVHOST_EK_TIMEOUT,
+			       "worker: it did not end in time; a handler does not return");
+	pthread_join(w->thread, NULL);
+	w->joined = true;
+	return 0;
+}
+
+int libvhost_worker_stop(struct libvhost_worker *w, uint32_t timeout_ms)
+{
+	int rc;
+
+	if (!w || timeout_ms > LV_TIMEOUT_MAX_MS)
+		return -EINVAL;
+	pthread_mutex_lock(&w->host_lock);
+	rc = stop(w, timeout_ms);
+	pthread_mutex_unlock(&w->host_lock);
+	return rc;
+}
+
 void libvhost_worker_free(struct libvhost_worker *w)
 {
 	if (!w)
 		return;
-	if (w->pid == getpid()) {
-		atomic_store(&w->stop, 1);
-		lv_eventfd_signal(w->control_fd);
+	if (!w->joined && w->pid == getpid()) {
+		ask_to_end(w);
 		pthread_join(w->thread, NULL);
 	}
 	destroy(w);

@@ -17,6 +17,7 @@
 #include "worker/sandbox.h"
 
 #define LV_WORKER_QUEUES 64u
+#define LV_WORKER_FDS	 32u
 
 /* A queue on the worker. */
 struct lv_slot {
@@ -27,27 +28,41 @@ struct lv_slot {
 	uint64_t requests; /* taken from the ring when last looked at */
 };
 
+/* A descriptor on the worker. */
+struct lv_fd_slot {
+	int fd;
+	libvhost_fd_fn fn;
+	void *arg;
+};
+
 /* The loop's side. Sets of slots are bit masks. */
 struct lv_loop {
 	struct lv_slot slots[LV_WORKER_QUEUES];
 	uint64_t active;  /* served */
 	uint64_t ready;	  /* may hold work */
 	uint64_t armed;	  /* the driver was asked to kick */
+	uint64_t waiting; /* not served before a kick or libvhost_vq_wake() */
 	uint64_t polled;  /* no kick descriptor */
+	struct lv_fd_slot fds[LV_WORKER_FDS];
+	uint32_t fds_active, fds_ready;
+	bool busy;	  /* polls without end */
 	uint64_t poll_ns; /* polling window now: between 0 and poll_max_ns */
 	uint64_t poll_max_ns;
 	uint64_t asleep_at; /* when the last sleep began */
 };
 
 /* The mailbox: one message at a time, from the host to the worker. */
-enum lv_mail_kind { LV_MAIL_ADD, LV_MAIL_REMOVE };
+enum lv_mail_kind { LV_MAIL_ADD, LV_MAIL_REMOVE, LV_MAIL_ADD_FD, LV_MAIL_REMOVE_FD };
 enum lv_mail_state { LV_MAIL_EMPTY, LV_MAIL_POSTED, LV_MAIL_TAKEN, LV_MAIL_DONE };
 
 struct lv_mail {
 	atomic_int state;
 	enum lv_mail_kind kind;
 	uint32_t slot;
-	struct lv_slot queue; /* ADD */
+	union {
+		struct lv_slot queue; /* ADD */
+		struct lv_fd_slot fd; /* ADD_FD */
+	};
 };
 
 /* What the host knows of a slot. */
@@ -57,12 +72,19 @@ struct lv_post {
 	bool reported; /* the failure was handed out as an event */
 };
 
+/* The same of a descriptor. */
+struct lv_fd_post {
+	bool used, reported;
+	int fd;
+};
+
 struct libvhost_worker {
 	struct libvhost_ctx *ctx;
 	struct lv_errslot err;
 	struct libvhost_worker_opts opts;
 	pthread_t thread;
-	pid_t pid; /* of the process that started it: a forked child has no such thread */
+	pid_t pid;   /* of the process that started it: a forked child has no such thread */
+	bool joined; /* under host_lock */
 	int epoll_fd;
 	int control_fd; /* host -> worker: mail or stop */
 	int done_fd;	/* worker -> host: started, or mail done */
@@ -70,11 +92,15 @@ struct libvhost_worker {
 	/* host's side */
 	pthread_mutex_t host_lock;
 	struct lv_post posts[LV_WORKER_QUEUES];
+	struct lv_fd_post fd_posts[LV_WORKER_FDS];
 	/* shared */
 	struct lv_mail mail;
 	atomic_int started; /* 0 not yet, 1 runs, -1 ended */
 	atomic_int stop;
 	atomic_int failed[LV_WORKER_QUEUES]; /* negative errno once the worker gave a queue up */
+	atomic_int fds_failed[LV_WORKER_FDS];
+	_Atomic(struct libvhost_call *) calls; /* newest first */
+	struct libvhost_call closed;	       /* in place of the list once the worker has ended */
 	atomic_uint_least32_t queues;
 	_Atomic pid_t tid;
 	_Atomic uint64_t wakeups, requests;
@@ -86,6 +112,27 @@ struct libvhost_worker {
 
 /* The thread's main loop; returns when stop is set. */
 void lv_loop_run(struct libvhost_worker *w);
+
+/* Runs what libvhost_worker_call() left. lv_calls_close(): and takes no more. On the worker. */
+void lv_calls_run(struct libvhost_worker *w);
+void lv_calls_close(struct libvhost_worker *w);
+bool lv_calls_wait(struct libvhost_worker *w);
+
+/* Publishes what was pushed to a queue outside of its turn. On the worker. */
+void lv_loop_flush(struct libvhost_worker *w, struct libvhost_vq *vq);
+
+/* Takes a failure of a descriptor into event. Under host_lock. */
+bool lv_fds_failure(struct libvhost_worker *w, struct libvhost_event *event);
+
+/* Why epoll refused a descriptor: records it. what: "kick descriptor". */
+int lv_worker_watch(struct libvhost_worker *w, const char *what, int fd, uint32_t data);
+
+/* Whether the thread has left the loop: nothing of it is touched by the worker any more. */
+static inline bool lv_worker_ended(struct libvhost_worker *w)
+{
+	return atomic_load(&w->started) < 0;
+}
+int lv_worker_is_gone(struct libvhost_worker *w); /* records and returns -ESRCH */
 
 /* Executes a posted message, if any, on the worker. */
 void lv_mail_take(struct libvhost_worker *w);
