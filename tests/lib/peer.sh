@@ -102,7 +102,7 @@ rust_blk() {
 	rust_folder=$top_srcdir/tests/peers/rust/$1
 	# the source lies beside the package, where cargo takes that of another checkout for the same
 	rust_cache=$("$top_srcdir/scripts/cache-dir" "peer-$1" "$rust_folder/Cargo.lock" "$rust_folder/Cargo.toml" \
-		"$rust_folder/../blk.rs") || return 1
+		"$rust_folder/../"*.rs) || return 1
 	CARGO_TARGET_DIR=$rust_cache cargo build --quiet --release --locked --manifest-path "$rust_folder/Cargo.toml"
 	rust_blk=$rust_cache/release/blk
 	[ -x "$rust_blk" ]

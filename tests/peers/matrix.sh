@@ -46,12 +46,22 @@ check "vhost_blk: requests" recorded vhost_blk "$vhostctl" blk-test user:vhost.s
 compare vhost_blk "$(package dpdk-doc)"
 end_peer "$vhost_blk_pid"
 
+truncate -s 8M other.img
 for version in new old; do
-	rm -f s
+	rm -f s other
 	rust_blk $version && rust_serve "$work/s" disk.img 2 || exit 1
 	check "rust_$version: control plane" recorded rust_$version "$talk" user:s 2 2
 	check "rust_$version: requests" recorded rust_$version "$vhostctl" blk-test user:s --size 1M --queues 2
+	first=$rust_pid other=
+	if [ $version = new ]; then
+		rust_serve "$work/other" other.img 1 || exit 1
+		other=user:other
+	fi
+	# shellcheck disable=SC2086 # one word or none
+	check "rust_$version: shared objects and windows" \
+		recorded rust_$version "$top_builddir/tests/peers/share" user:s disk.img $other
 	compare rust_$version "$(crate $version vhost-user-backend)"
+	end_peer "$first"
 	end_peer "$rust_pid"
 done
 

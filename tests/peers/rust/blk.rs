@@ -11,6 +11,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 
 use vhost::vhost_user::message::{VhostUserProtocolFeatures, VhostUserVirtioFeatures};
+#[cfg(feature = "current")]
+use vhost::vhost_user::message::{VhostUserShMemConfig, VhostUserSharedMsg};
+use vhost::vhost_user::Backend;
 use vhost_user_backend::{bitmap::BitmapMmapRegion, VhostUserBackend, VhostUserDaemon, VringRwLock, VringT};
 use virtio_bindings::virtio_blk::*;
 use virtio_bindings::virtio_config::VIRTIO_F_VERSION_1;
@@ -22,6 +25,9 @@ use vmm_sys_util::epoll::EventSet;
 use vmm_sys_util::event::{new_event_consumer_and_notifier, EventConsumer, EventFlag, EventNotifier};
 #[cfg(not(feature = "current"))]
 use vmm_sys_util::eventfd::{EventFd, EFD_NONBLOCK};
+
+mod channel;
+use channel::Channel;
 
 type Memory = GuestMemoryMmap<BitmapMmapRegion>;
 type AtomicMemory = GuestMemoryAtomic<Memory>;
@@ -37,6 +43,7 @@ struct Disk {
     queues: usize,
     event_idx: AtomicBool,
     memory: AtomicMemory,
+    channel: Channel,
 }
 
 /// One buffer of a request.
@@ -52,6 +59,7 @@ impl Disk {
         c[0..8].copy_from_slice(&self.sectors.to_le_bytes());
         c[12..16].copy_from_slice(&126u32.to_le_bytes()); // seg_max
         c[20..24].copy_from_slice(&(SECTOR as u32).to_le_bytes()); // blk_size
+        c[33] = self.channel.agreed() as u8; // unused by block devices
         c[34..36].copy_from_slice(&(self.queues as u16).to_le_bytes()); // num_queues
         c
     }
@@ -159,6 +167,7 @@ impl VhostUserBackend for Disk {
             VhostUserProtocolFeatures::empty()
         };
         since_2025
+            | channel::features()
             | VhostUserProtocolFeatures::MQ
             | VhostUserProtocolFeatures::REPLY_ACK
             | VhostUserProtocolFeatures::CONFIG
@@ -173,6 +182,25 @@ impl VhostUserBackend for Disk {
     fn get_config(&self, offset: u32, size: u32) -> Vec<u8> {
         let begin = offset as usize;
         self.config().get(begin..begin + size as usize).unwrap_or(&[]).to_vec()
+    }
+
+    fn set_config(&self, _offset: u32, bytes: &[u8]) -> io::Result<()> {
+        self.channel.ask(bytes[0], &self.file);
+        Ok(())
+    }
+
+    fn set_backend_req_fd(&self, front_end: Backend) {
+        self.channel.open(front_end);
+    }
+
+    #[cfg(feature = "current")]
+    fn get_shared_object(&self, object: VhostUserSharedMsg) -> io::Result<File> {
+        channel::shared(object, &self.file)
+    }
+
+    #[cfg(feature = "current")]
+    fn get_shmem_config(&self) -> io::Result<VhostUserShMemConfig> {
+        Ok(channel::windows())
     }
 
     fn update_memory(&self, _memory: AtomicMemory) -> io::Result<()> {
@@ -225,6 +253,7 @@ fn main() {
             queues: queues.parse().expect("queues"),
             event_idx: AtomicBool::new(false),
             memory: memory.clone(),
+            channel: Channel::default(),
         });
         let mut daemon = VhostUserDaemon::new("blk".to_owned(), disk, memory).expect("daemon");
         if let Err(e) = daemon.serve(socket) {
