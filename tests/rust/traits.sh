@@ -17,6 +17,7 @@ serve "$work/own.sock" --ram 64M --queues 2
 LIBVHOST_BACKEND_SOCKET=$work/own.sock
 check "rust-vmm's front-end and libvhost's find our back-end equal" \
 	cargo test --release --locked --test traits -- --test-threads 1
+check "rust-vmm's front-end takes what our back-end asks for" cargo test --release --locked --test channel
 
 "$top_srcdir/bench/start" "$top_builddir" >"$work/bench" 2>&1
 sed 's/^/# /' "$work/bench"

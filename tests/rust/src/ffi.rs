@@ -77,7 +77,35 @@ pub struct Queue {
 }
 pub const QUEUE_HAS_ALL: u32 = 7;
 
+#[repr(C)]
+pub struct BackendOps {
+    pub size: u32,
+    pub reserved: u32,
+    pub serve: *const c_void,
+    pub get_config: *const c_void,
+    pub set_config: *const c_void,
+    pub on_request: extern "C" fn(*mut c_void, *mut Req) -> c_int,
+}
+
+#[repr(C)]
+pub struct BackendOpts {
+    pub size: u32,
+    pub flags: u32,
+    pub virtio_id: u32,
+    pub num_queues: u32,
+    pub max_regions: u32,
+    pub timeout_ms: u32,
+    pub features: u64,
+    pub ops: *const BackendOps,
+    pub arg: *mut c_void,
+    pub config: *const c_void,
+    pub config_len: u32,
+    pub num_workers: u32,
+    pub worker: *const c_void,
+}
+
 pub enum Ctx {}
+pub enum Backend {}
 pub enum Transport {}
 
 extern "C" {
@@ -98,6 +126,11 @@ extern "C" {
         timeout_ms: u32,
         done: *mut u32,
     ) -> c_int;
+    pub fn libvhost_backend_new(ctx: *mut Ctx, opts: *const BackendOpts, ret: *mut *mut Backend) -> c_int;
+    pub fn libvhost_backend_free(backend: *mut Backend);
+    pub fn libvhost_backend_listen(backend: *mut Backend, path: *const c_char) -> c_int;
+    pub fn libvhost_backend_dispatch(backend: *mut Backend, timeout_ms: u32) -> c_int;
+    pub fn libvhost_backend_request(backend: *mut Backend, req: *mut Req, timeout_ms: u32) -> c_int;
     pub fn libvhost_mem_new(ctx: *mut Ctx, opts: *const c_void, ret: *mut *mut c_void) -> c_int;
     pub fn libvhost_mem_free(mem: *mut c_void);
     pub fn libvhost_mem_begin(mem: *mut c_void) -> c_int;

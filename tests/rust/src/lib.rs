@@ -75,7 +75,7 @@ impl Drop for LibVhost {
     }
 }
 
-fn request(name: &str) -> Req {
+pub fn request(name: &str) -> Req {
     let c = CString::new(name).unwrap();
     Req {
         op: unsafe { ffi::libvhost_op_by_name(c.as_ptr()) },
