@@ -171,13 +171,39 @@ static int set_config(struct lv_session *s, struct libvhost_req *req)
 	return rc > 0 ? -EIO : rc;
 }
 
-/* 0 resets; FEATURES_OK does not stick before features were set (virtio 1.3, 3.1.1). */
+/*
+ * Status 0 stops the rings and forgets nothing else. QEMU 7.2 writes it first whenever a device stops, also for a guest
+ * that is only paused or migrated: SET_VRING_ENABLE 0 and GET_VRING_BASE come after it and mean the state before. What
+ * a driver has to negotiate again after a reset, the front-end sends before rings run again.
+ */
+static int clear_status(struct lv_session *s)
+{
+	int rc = 0;
+
+	for (uint32_t q = 0; q < s->b->opts.num_queues; q++) {
+		struct lv_ring *ring = &s->rings[q];
+		int stopped;
+
+		if (rc == 0)
+			lv_ring_drain(s, ring);
+		stopped = lv_ring_stop(s, ring, rc < 0 ? LAST_WORD_MS : s->b->opts.timeout_ms);
+		if (stopped < 0)
+			rc = stopped;
+		else
+			ring->enabled = false;
+	}
+	if (rc == 0)
+		s->status = 0;
+	return rc;
+}
+
+/* FEATURES_OK does not stick before features were set (virtio 1.3, 3.1.1). */
 static int set_status(struct lv_session *s, struct libvhost_req *req)
 {
 	uint32_t status = (uint32_t)req->arg.u64;
 
 	if (!status)
-		return start_over(s);
+		return clear_status(s);
 	s->status = s->features_set ? status : status & ~STATUS_FEATURES_OK;
 	return 0;
 }

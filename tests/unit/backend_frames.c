@@ -302,6 +302,29 @@ TEST(backend_frames, owner_and_resets)
 	fake_free(&p);
 }
 
+/* QEMU 7.2 stops a device in this order, also when the guest is only paused: it goes on where GET_VRING_BASE says. */
+TEST(backend_frames, status_0_comes_before_the_end_of_the_rings)
+{
+	struct fake p = fake_new(NULL);
+
+	handshake(&p);
+	CHECK_EQ(ask_u64(&p, LIBVHOST_OP_SET_FEATURES, F30 | F_VERSION), 0);
+	CHECK_EQ(ring_up(&p, 0), 0);
+	ring_offer(&p);
+	CHECK(ring_used(&p, 1));
+	CHECK_EQ(ask_u64(&p, LIBVHOST_OP_SET_STATUS, 0), 0);
+	take_event(&p, LIBVHOST_EVENT_STOPPED);
+	CHECK_EQ(ask_state(&p, LIBVHOST_OP_SET_VRING_ENABLE, 0, 0), 0);
+	CHECK_EQ(get_base(&p, 0), 1);
+	CHECK_EQ(get_u64(&p, LIBVHOST_OP_GET_STATUS), 0);
+	CHECK_EQ(ask_fd(&p, LIBVHOST_OP_SET_VRING_KICK, 0, p.kick), 0);
+	ring_offer(&p);
+	CHECK(!ring_used(&p, 2)); /* not before it is enabled again */
+	CHECK_EQ(ask_state(&p, LIBVHOST_OP_SET_VRING_ENABLE, 0, 1), 0);
+	CHECK(ring_used(&p, 2));
+	fake_free(&p);
+}
+
 /* A script of everything a start says, cut off after each message and inside each. */
 static void script(struct fake *p, int messages, size_t cut)
 {
