@@ -11,6 +11,7 @@
 #include <vhost/event.h>
 #include <vhost/freeze.h>
 #include <vhost/inflight.h>
+#include <vhost/io.h>
 #include <vhost/mem.h>
 #include <vhost/ops.h>
 #include <vhost/req.h>

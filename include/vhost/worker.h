@@ -38,19 +38,25 @@ enum libvhost_worker_role {
 
 /** Options of libvhost_worker_new(). Since 0.1. */
 struct libvhost_worker_opts {
-	uint32_t size;	  /**< sizeof(struct libvhost_worker_opts) */
-	uint32_t flags;	  /**< LIBVHOST_WORKER_* */
-	uint32_t role;	  /**< enum libvhost_worker_role */
-	uint32_t sandbox; /**< enum libvhost_sandbox_mode */
-	uint32_t action;  /**< enum libvhost_sandbox_action */
-	uint32_t caps;	  /**< enum libvhost_sandbox_caps */
-	uint32_t poll_us; /**< adaptive polling window before sleeping, microseconds, 0 = none, at most 1000000 */
-	int32_t cpu;	  /**< with HAS_CPU: processor to run on */
-	char name[16];	  /**< thread name, "" = "vhost-worker" */
+	uint32_t size;	      /**< sizeof(struct libvhost_worker_opts) */
+	uint32_t flags;	      /**< LIBVHOST_WORKER_* */
+	uint32_t role;	      /**< enum libvhost_worker_role */
+	uint32_t sandbox;     /**< enum libvhost_sandbox_mode */
+	uint32_t action;      /**< enum libvhost_sandbox_action */
+	uint32_t caps;	      /**< enum libvhost_sandbox_caps */
+	uint32_t poll_us;     /**< adaptive polling window before sleeping, microseconds, 0 = none, at most 1000000 */
+	int32_t cpu;	      /**< with HAS_CPU: processor to run on */
+	char name[16];	      /**< thread name, "" = "vhost-worker" */
+	uint32_t num_files;   /**< 0..64, more than 0 only with LIBVHOST_ROLE_BLOCK */
+	uint32_t io_depth;    /**< operations under way at once, 1..4096; 0 = 256 */
+	const int32_t *files; /**< what libvhost_vq_io() reads and writes, named by index; duplicated */
 };
 
 #define LIBVHOST_WORKER_HAS_CPU 0x1u
 #define LIBVHOST_WORKER_BUSY	0x2u /**< never sleep while there is a queue to look at; poll_us must be 0 */
+/** Use an io_uring for the files. It is made and restricted before the filter is loaded, and is left out where the
+ * kernel has none to give: libvhost_worker_status.io_uring tells. */
+#define LIBVHOST_WORKER_IO_URING 0x4u
 
 /**
  * Starts the thread and returns after it confirmed its sandbox.
@@ -173,10 +179,13 @@ struct libvhost_worker_status {
 	uint64_t cap_effective; /**< capability sets */
 	uint64_t cap_permitted;
 	uint64_t cap_bounding;
-	uint32_t queues;   /**< queues served now */
-	uint32_t alive;	   /**< 1 runs */
-	uint64_t wakeups;  /**< times it woke up */
-	uint64_t requests; /**< handler calls that found work */
+	uint32_t queues;       /**< queues served now */
+	uint32_t alive;	       /**< 1 runs */
+	uint64_t wakeups;      /**< times it woke up */
+	uint64_t requests;     /**< handler calls that found work */
+	uint32_t io_uring;     /**< 1: the files are used through an io_uring */
+	uint32_t io_under_way; /**< operations started and not ended */
+	uint64_t io_done;      /**< operations ended */
 };
 
 /** @return 0; -EINVAL; -ESRCH (thread is gone). Since 0.1. */

@@ -30,7 +30,7 @@ static uint32_t default_action(uint32_t action)
 	}
 }
 
-static int add_rule(scmp_filter_ctx ctx, const struct lv_rule *rule)
+static int add_rule(scmp_filter_ctx ctx, const struct lv_rule *rule, int ring_fd)
 {
 	struct scmp_arg_cmp cmp[LV_RULE_MAX_ARGS];
 
@@ -38,25 +38,26 @@ static int add_rule(scmp_filter_ctx ctx, const struct lv_rule *rule)
 		cmp[i] = (struct scmp_arg_cmp){
 			.arg = rule->args[i].index,
 			.op = SCMP_CMP_EQ,
-			.datum_a = lv_rule_value(&rule->args[i]),
+			.datum_a = lv_rule_value(&rule->args[i], ring_fd),
 		};
 	return seccomp_rule_add_array(ctx, SCMP_ACT_ALLOW, rule->nr, rule->nargs, cmp);
 }
 
-static int add_rules(scmp_filter_ctx ctx, uint32_t role, uint32_t action)
+static int add_rules(scmp_filter_ctx ctx, const struct lv_filter_spec *spec)
 {
 	const struct lv_rule *rule;
 	int rc;
 
 	/* int 0x80 and x32 numbers: libseccomp's own choice would be to kill the thread, which leaves locks held. */
 	rc = seccomp_attr_set(ctx, SCMP_FLTATR_ACT_BADARCH,
-			      action == LIBVHOST_SANDBOX_KILL_PROCESS ? SCMP_ACT_KILL_PROCESS : SCMP_ACT_ERRNO(EPERM));
+			      spec->action == LIBVHOST_SANDBOX_KILL_PROCESS ? SCMP_ACT_KILL_PROCESS
+									    : SCMP_ACT_ERRNO(EPERM));
 	for (uint32_t n = 0; rc == 0 && (rule = lv_rule(n)) != NULL; n++)
-		if (lv_rule_applies(rule, role))
-			rc = add_rule(ctx, rule);
+		if (lv_rule_applies(rule, spec->role))
+			rc = add_rule(ctx, rule, spec->ring_fd);
 	/* glibc's free() may look at /proc/sys/vm/overcommit_memory when a thread's heap shrinks. That is no attack:
 	 * it copes with a refusal, so refuse it without killing anybody. */
-	if (rc == 0 && action == LIBVHOST_SANDBOX_KILL_PROCESS)
+	if (rc == 0 && spec->action == LIBVHOST_SANDBOX_KILL_PROCESS)
 		rc = seccomp_rule_add_array(ctx, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(openat), 0, NULL);
 	return rc;
 }
@@ -94,15 +95,15 @@ static int export_code(scmp_filter_ctx ctx, struct sock_filter **code, uint16_t 
 	return 0;
 }
 
-int lv_filter_build(uint32_t role, uint32_t action, struct sock_filter **code, uint16_t *length)
+int lv_filter_build(const struct lv_filter_spec *spec, struct sock_filter **code, uint16_t *length)
 {
 	scmp_filter_ctx ctx;
 	int rc;
 
 	pthread_mutex_lock(&libseccomp_lock);
-	ctx = seccomp_init(default_action(action));
+	ctx = seccomp_init(default_action(spec->action));
 	if (ctx) {
-		rc = add_rules(ctx, role, action);
+		rc = add_rules(ctx, spec);
 		if (rc == 0)
 			rc = export_code(ctx, code, length);
 		seccomp_release(ctx);

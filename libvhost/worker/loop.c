@@ -104,6 +104,17 @@ void lv_loop_flush(struct libvhost_worker *w, struct libvhost_vq *vq)
 		give_up(w, vq->slot, rc);
 }
 
+void lv_loop_ended(struct libvhost_worker *w, uint32_t slot)
+{
+	struct lv_loop *l = &w->loop;
+	const uint64_t bit = 1ull << slot;
+
+	lv_loop_flush(w, l->slots[slot].vq);
+	l->ready |= l->waiting & bit;
+	if (l->held & bit && !w->io.under_way_of[slot])
+		lv_eventfd_signal(w->done_fd); /* the host asks again */
+}
+
 int libvhost_vq_wake(struct libvhost_vq *vq)
 {
 	struct lv_loop *l;
@@ -123,7 +134,7 @@ static void arm_all(struct libvhost_worker *w)
 {
 	struct lv_loop *l = &w->loop;
 
-	for (uint64_t set = l->active & ~l->armed & ~l->waiting & ~l->polled; set; set &= set - 1) {
+	for (uint64_t set = l->active & ~l->armed & ~l->waiting & ~l->polled & ~l->held; set; set &= set - 1) {
 		unsigned n = (unsigned)__builtin_ctzll(set);
 		int rc = libvhost_vq_notify_enable(l->slots[n].vq, 1);
 
@@ -153,9 +164,9 @@ static void woke_up(struct libvhost_worker *w)
 		l->poll_ns = l->poll_max_ns;
 }
 
-static bool has_work(const struct lv_loop *l)
+static bool has_work(const struct libvhost_worker *w)
 {
-	return l->ready || l->fds_ready;
+	return w->loop.ready & ~w->loop.held || w->loop.fds_ready || lv_io_waits(&w->io);
 }
 
 static void note(struct libvhost_worker *w, uint32_t data)
@@ -164,6 +175,8 @@ static void note(struct libvhost_worker *w, uint32_t data)
 
 	if (data == LV_LOOP_CONTROL) {
 		lv_eventfd_drain(w->control_fd);
+	} else if (data == LV_LOOP_RING) {
+		return;
 	} else if (data >= LV_LOOP_FD(0)) {
 		l->fds_ready |= l->fds_active & 1u << (data - LV_LOOP_FD(0));
 	} else if (l->active & 1ull << data) { /* else: an event of a queue that has just been removed */
@@ -206,7 +219,9 @@ static bool poll_window(struct libvhost_worker *w)
 		return true;
 	end = lv_now(NULL) + l->poll_ns;
 	for (unsigned round = 1; l->active && !l->fds_ready && !host_calls(w); round++) {
-		if (serve_all(w, l->ready | (l->active & ~l->waiting))) {
+		bool worked = serve_all(w, (l->ready | (l->active & ~l->waiting)) & ~l->held);
+
+		if (lv_io_turn(w) || worked) {
 			l->poll_ns = l->poll_max_ns;
 			end = lv_now(NULL) + l->poll_ns;
 		}
@@ -223,11 +238,18 @@ static bool poll_window(struct libvhost_worker *w)
 	return true;
 }
 
-static int sleep_ms(const struct lv_loop *l)
+static int sleep_ms(const struct libvhost_worker *w)
 {
-	if (has_work(l) || (l->busy && l->active))
+	if (has_work(w) || (w->loop.busy && w->loop.active))
 		return 0;
-	return l->polled ? NAP_MS : -1;
+	return w->loop.polled ? NAP_MS : -1;
+}
+
+static uint64_t held(struct libvhost_worker *w)
+{
+	const unsigned leaving = atomic_load_explicit(&w->leaving, memory_order_relaxed);
+
+	return leaving ? 1ull << (leaving - 1) : 0;
 }
 
 void lv_loop_run(struct libvhost_worker *w)
@@ -237,18 +259,21 @@ void lv_loop_run(struct libvhost_worker *w)
 
 	while (works && !atomic_load(&w->stop)) {
 		lv_mail_take(w);
+		l->held = held(w);
 		lv_calls_run(w);
 		serve_fds(w);
 		/* Until all is quiet nobody is asked to kick, so those that will not kick are looked at, too. */
-		serve_all(w, l->ready | (l->active & ~l->armed & ~l->waiting));
-		if (!has_work(l))
+		serve_all(w, (l->ready | (l->active & ~l->armed & ~l->waiting)) & ~l->held);
+		lv_io_turn(w);
+		if (!has_work(w))
 			works = poll_window(w);
 		if (!works || host_calls(w))
 			continue;
-		if (!has_work(l) && !l->busy)
+		if (!has_work(w) && !l->busy)
 			arm_all(w);
-		works = collect(w, sleep_ms(l));
+		works = collect(w, sleep_ms(w));
 	}
+	lv_io_drain(w);
 	while (!works && l->active)
 		give_up(w, (unsigned)__builtin_ctzll(l->active), -EIO);
 	lv_calls_close(w);

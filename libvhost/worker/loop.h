@@ -2,9 +2,11 @@
 #ifndef LV_WORKER_LOOP_H
 #define LV_WORKER_LOOP_H
 
-/* epoll data of the control eventfd, and of descriptors; queues have their slot number. */
+/* epoll data of the control eventfd and of descriptors; queues have their slot number. */
 #define LV_LOOP_CONTROL 0xffffffffu
 #define LV_LOOP_FD(n)	(LV_WORKER_QUEUES + (n))
+/* The io_uring: its completions are taken in each round, the event only ends a sleep. */
+#define LV_LOOP_RING 0xfffffffeu
 
 static inline void lv_cpu_relax(void)
 {

@@ -20,11 +20,14 @@ static void deliver_fd(struct lv_loop *l, const struct lv_mail *mail)
 	}
 }
 
-static void deliver_queue(struct libvhost_worker *w, const struct lv_mail *mail)
+static void deliver_queue(struct libvhost_worker *w, struct lv_mail *mail)
 {
 	struct lv_loop *l = &w->loop;
 	uint64_t bit = 1ull << mail->slot;
 
+	mail->refused = mail->kind == LV_MAIL_REMOVE && w->io.under_way && w->io.under_way_of[mail->slot];
+	if (mail->refused)
+		return;
 	l->active &= ~bit;
 	l->ready &= ~bit;
 	l->armed &= ~bit;
@@ -56,18 +59,20 @@ void lv_mail_take(struct libvhost_worker *w)
 	lv_eventfd_signal(w->done_fd);
 }
 
-bool lv_worker_await(struct libvhost_worker *w, atomic_int *word, int value, uint64_t deadline)
+bool lv_worker_listen(struct libvhost_worker *w, uint64_t deadline)
 {
 	struct pollfd p = {.fd = w->done_fd, .events = POLLIN};
+	int left = lv_left_ms(w->ctx, deadline), n = left ? poll(&p, 1, left) : 0;
 
-	while (atomic_load(word) == value) {
-		int left = lv_left_ms(w->ctx, deadline);
+	lv_eventfd_drain(w->done_fd);
+	return n != 0; /* an interrupted wait is tried again */
+}
 
-		if (!left)
+bool lv_worker_await(struct libvhost_worker *w, atomic_int *word, int value, uint64_t deadline)
+{
+	while (atomic_load(word) == value)
+		if (!lv_worker_listen(w, deadline))
 			return atomic_load(word) != value;
-		poll(&p, 1, left);
-		lv_eventfd_drain(w->done_fd);
-	}
 	return true;
 }
 

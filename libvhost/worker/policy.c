@@ -45,9 +45,13 @@ int lv_rule_applies(const struct lv_rule *rule, uint32_t role)
 	return rule->nr >= 0 && rule->role <= role;
 }
 
-uint64_t lv_rule_value(const struct lv_rule_arg *arg)
+uint64_t lv_rule_value(const struct lv_rule_arg *arg, int ring_fd)
 {
-	return arg->value == LV_OWN_PID ? (uint64_t)getpid() : arg->value;
+	if (arg->value == LV_OWN_PID)
+		return (uint64_t)getpid();
+	if (arg->value == LV_OWN_RING)
+		return (uint64_t)(int64_t)ring_fd;
+	return arg->value;
 }
 
 const char *libvhost_syscalls(uint32_t role, uint32_t index)

@@ -10,13 +10,17 @@
 
 /* "The process that builds the filter" in place of a value: known only when the filter is built. */
 #define LV_OWN_PID UINT64_MAX
+/* The worker's io_uring, which is no descriptor at all where it has none. */
+#define LV_OWN_RING (UINT64_MAX - 1)
 
 /* fallocate() modes of a discard. */
 #define LV_PUNCH_HOLE (FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE)
+/* fallocate() modes of writing zeroes. */
+#define LV_ZERO_RANGE (FALLOC_FL_KEEP_SIZE | FALLOC_FL_ZERO_RANGE)
 
 struct lv_rule_arg {
 	uint32_t index; /* 0..5 */
-	uint64_t value; /* must be equal, LV_OWN_PID = own process id */
+	uint64_t value; /* must be equal; LV_OWN_* stand for what is known later */
 };
 
 struct lv_rule {
@@ -33,7 +37,7 @@ struct lv_rule {
 const struct lv_rule *lv_rule(uint32_t n);
 /* Whether a role's filter has this row. */
 int lv_rule_applies(const struct lv_rule *rule, uint32_t role);
-/* The value to compare with, LV_OWN_PID resolved. */
-uint64_t lv_rule_value(const struct lv_rule_arg *arg);
+/* The value to compare with, for a worker whose io_uring is ring_fd, -1 = none. */
+uint64_t lv_rule_value(const struct lv_rule_arg *arg, int ring_fd);
 
 #endif

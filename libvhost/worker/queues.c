@@ -93,6 +93,27 @@ int libvhost_worker_add_vq(struct libvhost_worker *w, struct libvhost_vq *vq, in
 	return rc;
 }
 
+/* Asks for the queue until none of its operations is under way; meanwhile it is not served. */
+static int reclaim(struct libvhost_worker *w, uint32_t slot, uint64_t deadline)
+{
+	int rc = 0;
+
+	if (lv_worker_ended(w))
+		return 0;
+	atomic_store(&w->leaving, slot + 1);
+	do {
+		w->mail.kind = LV_MAIL_REMOVE;
+		w->mail.slot = slot;
+		rc = lv_mail_send(w, deadline);
+	} while (rc == 0 && w->mail.refused && lv_worker_listen(w, deadline));
+	atomic_store(&w->leaving, 0);
+	if (rc == 0 && w->mail.refused) {
+		lv_eventfd_signal(w->control_fd); /* serve it again */
+		rc = -EINPROGRESS;
+	}
+	return rc;
+}
+
 static int take_back(struct libvhost_worker *w, struct libvhost_vq *vq, uint32_t timeout_ms)
 {
 	struct lv_post *post = find(w, vq);
@@ -100,12 +121,12 @@ static int take_back(struct libvhost_worker *w, struct libvhost_vq *vq, uint32_t
 
 	if (!post)
 		return lv_fail(&w->err, -ENOENT, LIBVHOST_EK_STATE, "worker: the queue is not on this worker");
-	w->mail.kind = LV_MAIL_REMOVE;
-	w->mail.slot = slot_of(w, post);
-	rc = lv_worker_ended(w) ? 0 : lv_mail_send(w, lv_deadline(w->ctx, timeout_ms));
+	rc = reclaim(w, slot_of(w, post), lv_deadline(w->ctx, timeout_ms));
 	if (rc < 0)
-		return lv_fail(&w->err, rc, LIBVHOST_EK_TIMEOUT,
-			       "worker: it did not give the queue back in time; a handler does not return");
+		return lv_fail(&w->err, -ETIMEDOUT, LIBVHOST_EK_TIMEOUT,
+			       "worker: it did not give queue %u back in time; %s", vq->opts.index,
+			       rc == -EINPROGRESS ? "file operations of its requests do not end"
+						  : "a handler does not return");
 	unwatch(w, post);
 	vq->worker = NULL;
 	lv_vq_lend(vq, false);

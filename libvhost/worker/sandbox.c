@@ -40,15 +40,17 @@ static bool can_change_ids(void)
 	return read_caps(&sets) < 0 || permitted(&sets, CAP_SETUID) || permitted(&sets, CAP_SETGID);
 }
 
-int lv_sandbox_prepare(struct lv_sandbox *sb, const struct libvhost_worker_opts *opts, struct lv_errslot *err)
+int lv_sandbox_prepare(struct lv_sandbox *sb, const struct libvhost_worker_opts *opts, int ring_fd,
+		       struct lv_errslot *err)
 {
+	const struct lv_filter_spec spec = {.role = opts->role, .action = opts->action, .ring_fd = ring_fd};
 	int rc;
 
 	*sb = (struct lv_sandbox){.mode = opts->sandbox, .action = opts->action};
 	if (sb->mode == LIBVHOST_SANDBOX_OFF)
 		return 0;
 	sb->drop_caps = opts->caps == LIBVHOST_CAPS_DROP || (opts->caps == LIBVHOST_CAPS_AUTO && !can_change_ids());
-	rc = lv_filter_build(opts->role, opts->action, &sb->code, &sb->length);
+	rc = lv_filter_build(&spec, &sb->code, &sb->length);
 	if (rc == 0 || (sb->mode == LIBVHOST_SANDBOX_BEST_EFFORT && rc != -ENOMEM))
 		return 0;
 	return lv_fail(err, rc == -ENOMEM ? rc : -EPERM, LIBVHOST_EK_SANDBOX,

@@ -29,7 +29,8 @@ struct lv_sandbox_result {
  * (required, but libseccomp cannot build it here); -ENOMEM. In best-effort mode a filter that cannot be built is left
  * out.
  */
-int lv_sandbox_prepare(struct lv_sandbox *sb, const struct libvhost_worker_opts *opts, struct lv_errslot *err);
+int lv_sandbox_prepare(struct lv_sandbox *sb, const struct libvhost_worker_opts *opts, int ring_fd,
+		       struct lv_errslot *err);
 void lv_sandbox_clear(struct lv_sandbox *sb);
 
 /* Applies it to the calling thread: capabilities, no_new_privs, filter. True = go on (also when best effort fell
@@ -38,6 +39,10 @@ void lv_sandbox_clear(struct lv_sandbox *sb);
 bool lv_sandbox_enter(const struct lv_sandbox *sb, struct lv_sandbox_result *result);
 
 /* Builds a role's filter with libseccomp; *code is malloc'ed. 0 or negative errno. */
-int lv_filter_build(uint32_t role, uint32_t action, struct sock_filter **code, uint16_t *length);
+struct lv_filter_spec {
+	uint32_t role, action;
+	int ring_fd; /* -1 = none */
+};
+int lv_filter_build(const struct lv_filter_spec *spec, struct sock_filter **code, uint16_t *length);
 
 #endif

@@ -61,5 +61,8 @@ int libvhost_worker_status(struct libvhost_worker *w, struct libvhost_worker_sta
 	s.alive = 1;
 	s.wakeups = atomic_load(&w->wakeups);
 	s.requests = atomic_load(&w->requests);
+	s.io_uring = w->io.ring.fd >= 0;
+	s.io_under_way = atomic_load(&w->io_under_way);
+	s.io_done = atomic_load(&w->io_done);
 	return LV_OUT_WRITE(status, &s);
 }

@@ -42,7 +42,12 @@ static int check_opts(struct libvhost_ctx *ctx, struct libvhost_worker_opts *o, 
 
 	if (rc < 0)
 		return rc;
-	if (o->flags & ~(LIBVHOST_WORKER_HAS_CPU | LIBVHOST_WORKER_BUSY) ||
+	if (o->num_files > LV_IO_FILES || o->io_depth > LV_IO_DEPTH_MAX || (o->num_files && !o->files) ||
+	    (o->num_files && o->role != LIBVHOST_ROLE_BLOCK))
+		return lv_fail(&ctx->err, -EINVAL, LIBVHOST_EK_ARGUMENT,
+			       "worker: %u files, io_depth %u: out of range, files missing, or role %u has no files",
+			       o->num_files, o->io_depth, o->role);
+	if (o->flags & ~(LIBVHOST_WORKER_HAS_CPU | LIBVHOST_WORKER_BUSY | LIBVHOST_WORKER_IO_URING) ||
 	    (o->flags & LIBVHOST_WORKER_BUSY && o->poll_us) || o->role > LIBVHOST_ROLE_BLOCK ||
 	    o->sandbox > LIBVHOST_SANDBOX_OFF || o->action > LIBVHOST_SANDBOX_LOG || o->caps > LIBVHOST_CAPS_KEEP ||
 	    o->poll_us > POLL_US_MAX || memchr(o->name, 0, sizeof(o->name)) == NULL ||
@@ -65,7 +70,10 @@ static int open_fds(struct libvhost_worker *w)
 	w->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
 	if (w->control_fd < 0 || w->done_fd < 0 || w->report_fd < 0 || w->epoll_fd < 0)
 		return -EMFILE;
-	return epoll_ctl(w->epoll_fd, EPOLL_CTL_ADD, w->control_fd, &ev) < 0 ? -errno : 0;
+	if (epoll_ctl(w->epoll_fd, EPOLL_CTL_ADD, w->control_fd, &ev) < 0)
+		return -errno;
+	ev.data.u32 = LV_LOOP_RING;
+	return w->io.ring.fd >= 0 && epoll_ctl(w->epoll_fd, EPOLL_CTL_ADD, w->io.ring.fd, &ev) < 0 ? -errno : 0;
 }
 
 static void destroy(struct libvhost_worker *w)
@@ -74,6 +82,7 @@ static void destroy(struct libvhost_worker *w)
 	lv_fd_close(w->done_fd);
 	lv_fd_close(w->report_fd);
 	lv_fd_close(w->epoll_fd);
+	lv_io_destroy(&w->io);
 	lv_sandbox_clear(&w->sandbox);
 	pthread_mutex_destroy(&w->host_lock);
 	lv_errslot_destroy(&w->err);
@@ -143,16 +152,18 @@ int libvhost_worker_new(struct libvhost_ctx *ctx, const struct libvhost_worker_o
 		return lv_fail(&ctx->err, -ENOMEM, LIBVHOST_EK_NOMEM, "worker: no memory");
 	w->ctx = lv_ctx_ref(ctx);
 	w->opts = o;
+	w->opts.files = NULL; /* duplicated below; the caller's may be gone */
 	w->pid = getpid();
 	w->loop.poll_max_ns = w->loop.poll_ns = o.poll_us * 1000ull;
 	w->loop.busy = o.flags & LIBVHOST_WORKER_BUSY;
 	lv_errslot_init(&w->err);
 	pthread_mutex_init(&w->host_lock, NULL);
-	rc = open_fds(w);
-	if (rc < 0)
+	w->control_fd = w->done_fd = w->report_fd = w->epoll_fd = -1;
+	rc = lv_io_init(&w->io, &o, LV_WORKER_QUEUES, &ctx->err);
+	if (rc == 0 && (rc = open_fds(w)) < 0)
 		lv_fail_sys(&ctx->err, -rc, "worker: no descriptors for its eventfds and epoll set");
 	if (rc == 0)
-		rc = lv_sandbox_prepare(&w->sandbox, &o, &ctx->err);
+		rc = lv_sandbox_prepare(&w->sandbox, &o, w->io.ring.fd, &ctx->err);
 	if (rc == 0)
 		rc = start(w);
 	if (rc < 0) {

@@ -14,6 +14,7 @@
 #include <vhost/event.h>
 #include <vhost/worker.h>
 #include "core/ctx.h"
+#include "worker/io.h"
 #include "worker/sandbox.h"
 
 #define LV_WORKER_QUEUES 64u
@@ -43,6 +44,7 @@ struct lv_loop {
 	uint64_t armed;	  /* the driver was asked to kick */
 	uint64_t waiting; /* not served before a kick or libvhost_vq_wake() */
 	uint64_t polled;  /* no kick descriptor */
+	uint64_t held;	  /* about to leave: not served while its operations end */
 	struct lv_fd_slot fds[LV_WORKER_FDS];
 	uint32_t fds_active, fds_ready;
 	bool busy;	  /* polls without end */
@@ -59,6 +61,7 @@ struct lv_mail {
 	atomic_int state;
 	enum lv_mail_kind kind;
 	uint32_t slot;
+	bool refused; /* REMOVE: operations of the queue are under way */
 	union {
 		struct lv_slot queue; /* ADD */
 		struct lv_fd_slot fd; /* ADD_FD */
@@ -99,15 +102,18 @@ struct libvhost_worker {
 	atomic_int stop;
 	atomic_int failed[LV_WORKER_QUEUES]; /* negative errno once the worker gave a queue up */
 	atomic_int fds_failed[LV_WORKER_FDS];
+	atomic_uint leaving;		       /* slot + 1 of the queue that the host wants back, 0 = none */
 	_Atomic(struct libvhost_call *) calls; /* newest first */
 	struct libvhost_call closed;	       /* in place of the list once the worker has ended */
 	atomic_uint_least32_t queues;
 	_Atomic pid_t tid;
-	_Atomic uint64_t wakeups, requests;
+	_Atomic uint64_t wakeups, requests, io_done;
+	atomic_uint_least32_t io_under_way;
 	/* worker's side */
 	struct lv_sandbox sandbox;
 	struct lv_sandbox_result sandbox_result; /* published by started */
 	struct lv_loop loop;
+	struct lv_io io;
 };
 
 /* The thread's main loop; returns when stop is set. */
@@ -120,6 +126,9 @@ bool lv_calls_wait(struct libvhost_worker *w);
 
 /* Publishes what was pushed to a queue outside of its turn. On the worker. */
 void lv_loop_flush(struct libvhost_worker *w, struct libvhost_vq *vq);
+
+/* The same after operations of the queue in this slot have ended, which may be what it waited for. */
+void lv_loop_ended(struct libvhost_worker *w, uint32_t slot);
 
 /* Takes a failure of a descriptor into event. Under host_lock. */
 bool lv_fds_failure(struct libvhost_worker *w, struct libvhost_event *event);
@@ -138,6 +147,8 @@ int lv_worker_is_gone(struct libvhost_worker *w); /* records and returns -ESRCH 
 void lv_mail_take(struct libvhost_worker *w);
 /* Posts w->mail and waits until the worker executed it. 0; -ETIMEDOUT: it did not and will not. Under host_lock. */
 int lv_mail_send(struct libvhost_worker *w, uint64_t deadline);
+/* Waits until the worker reports something or the deadline passes; false = it has passed. */
+bool lv_worker_listen(struct libvhost_worker *w, uint64_t deadline);
 /* Waits until *word differs from value or the deadline passes. */
 bool lv_worker_await(struct libvhost_worker *w, atomic_int *word, int value, uint64_t deadline);
 

@@ -34,7 +34,7 @@ static void arguments(const struct lv_rule *rule, int wrong, uint64_t *a)
 	for (int i = 0; i < 6; i++)
 		a[i] = UINT64_MAX;
 	for (uint32_t i = 0; i < rule->nargs; i++)
-		a[rule->args[i].index] = lv_rule_value(&rule->args[i]);
+		a[rule->args[i].index] = lv_rule_value(&rule->args[i], -1);
 	if (wrong >= 0)
 		a[rule->args[wrong].index] ^= 1;
 }
