@@ -113,20 +113,12 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case 'Q':
 		a->quiet = true;
 		return 0;
-	case ARGP_KEY_ARG:
-		if (a->driver.uri)
-			argp_failure(state, 1, 0, "one URI only");
-		a->driver.uri = arg;
-		return 0;
-	case ARGP_KEY_NO_ARGS:
-		argp_failure(state, 1, 0, "a URI is missing, for example user:/run/blk.sock");
-		return 0;
 	case ARGP_KEY_END:
 		if (a->size % SECTOR || a->driver.block_bytes % SECTOR)
 			argp_failure(state, 1, 0, "--size and --block must be multiples of %u bytes", SECTOR);
 		return 0;
 	default:
-		return ARGP_ERR_UNKNOWN;
+		return parse_uri(key, arg, state, &a->driver.uri, "user:/run/blk.sock");
 	}
 }
 

@@ -34,6 +34,22 @@ uint64_t parse_number(struct argp_state *state, const char *what, const char *te
 	return n << shift;
 }
 
+error_t parse_uri(int key, char *arg, struct argp_state *state, const char **uri, const char *example)
+{
+	switch (key) {
+	case ARGP_KEY_ARG:
+		if (*uri)
+			argp_failure(state, 1, 0, "one URI only");
+		*uri = arg;
+		return 0;
+	case ARGP_KEY_NO_ARGS:
+		argp_failure(state, 1, 0, "a URI is missing, for example %s", example);
+		return 0;
+	default:
+		return ARGP_ERR_UNKNOWN;
+	}
+}
+
 static char *complaint;
 static size_t complaint_cap;
 

@@ -20,6 +20,9 @@ extern const struct command probe_command, blk_test_command, net_test_command, s
  * [min, max]. */
 uint64_t parse_number(struct argp_state *state, const char *what, const char *text, uint64_t min, uint64_t max);
 
+/* The parser of subcommands that take one URI: what is left to it when a key is not theirs. */
+error_t parse_uri(int key, char *arg, struct argp_state *state, const char **uri, const char *example);
+
 /* Complaints go to a buffer instead, the last one stays; NULL = to standard error again. */
 void complain_into(char *buf, size_t cap);
 /* Prints "vhostctl: ..." on standard error and returns 1, the exit status of every failure. */

@@ -88,14 +88,6 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case 'j':
 		a->json = true;
 		return 0;
-	case ARGP_KEY_ARG:
-		if (a->driver.uri)
-			argp_failure(state, 1, 0, "one URI only");
-		a->driver.uri = arg;
-		return 0;
-	case ARGP_KEY_NO_ARGS:
-		argp_failure(state, 1, 0, "a URI is missing, for example user:/run/net.sock");
-		return 0;
 	case ARGP_KEY_END:
 		if (a->driver.depth & (a->driver.depth - 1))
 			argp_failure(state, 1, 0, "--depth must be a power of two");
@@ -103,7 +95,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 			argp_failure(state, 1, 0, "--drop needs --reconnect");
 		return 0;
 	default:
-		return ARGP_ERR_UNKNOWN;
+		return parse_uri(key, arg, state, &a->driver.uri, "user:/run/net.sock");
 	}
 }
 

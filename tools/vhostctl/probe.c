@@ -42,16 +42,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case 'j':
 		a->json = true;
 		return 0;
-	case ARGP_KEY_ARG:
-		if (a->uri)
-			argp_failure(state, 1, 0, "one URI only");
-		a->uri = arg;
-		return 0;
-	case ARGP_KEY_NO_ARGS:
-		argp_failure(state, 1, 0, "a URI is missing, for example user:/run/blk.sock");
-		return 0;
 	default:
-		return ARGP_ERR_UNKNOWN;
+		return parse_uri(key, arg, state, &a->uri, "user:/run/blk.sock");
 	}
 }
 
