@@ -135,6 +135,22 @@ static inline int rig_pop(struct rig *r, struct libvhost_chain *c)
 	return libvhost_vq_pop(r->dev, c);
 }
 
+/* One request that the device fills, from the driver through the device and back. */
+static inline void rig_request(struct rig *r, const struct libvhost_buf *b, uint64_t token)
+{
+	struct libvhost_chain c;
+	struct libvhost_used u;
+	uint32_t n = 1;
+
+	CHECK_EQ(libvhost_vq_add(r->drv, b, 0, 1, token), 0);
+	CHECK(libvhost_vq_kick(r->drv) >= 0);
+	CHECK_EQ(rig_pop(r, &c), 1);
+	CHECK_EQ(libvhost_vq_push(r->dev, c.head, b->len), 0);
+	CHECK(libvhost_vq_flush(r->dev) >= 0);
+	CHECK_EQ(libvhost_vq_get_used(r->drv, &u, &n), 0);
+	CHECK(n == 1 && u.token == token);
+}
+
 /* What a hostile driver does: writes a descriptor, offers a head. */
 static inline void desc(struct rig *r, uint32_t i, uint64_t addr, uint32_t len, uint32_t flags, uint32_t next)
 {
@@ -190,6 +206,27 @@ static inline struct libvhost_vq_info vq_info(struct libvhost_vq *vq)
 
 	CHECK_EQ(libvhost_vq_info(vq, &i), 0);
 	return i;
+}
+
+/* The device's next pop breaks the queue, which says why, stays broken for every call, and has not touched the caller's
+ * chain. Ends the rig. */
+static inline void rig_broken(struct rig *r, const char *why)
+{
+	struct libvhost_chain c = rig_chain(r), before = c;
+
+	CHECK_EQ(libvhost_vq_pop(r->dev, &c), -EBADMSG);
+	CHECK_MEM(&c, &before, sizeof(c));
+	CHECK_HAS(vq_error(r->dev).text, "queue 7");
+	CHECK_HAS(vq_error(r->dev).text, why);
+	CHECK_EQ(vq_error(r->dev).kind, LIBVHOST_EK_RING);
+	CHECK_EQ(vq_error(r->dev).queue, 7);
+	CHECK_EQ(vq_error(r->dev).code, -EBADMSG);
+	CHECK_EQ(vq_info(r->dev).broken, 1);
+	CHECK_EQ(libvhost_vq_push(r->dev, 0, 0), -EBADMSG);
+	CHECK_EQ(libvhost_vq_flush(r->dev), -EBADMSG);
+	CHECK_EQ(libvhost_vq_notify_enable(r->dev, 1), -EBADMSG);
+	CHECK_HAS(vq_error(r->dev).text, why);
+	rig_free(r);
 }
 
 static inline bool signalled(int fd)

@@ -11,26 +11,6 @@ static void attack(struct rig *r, uint32_t num, uint64_t features)
 	rig_device(r);
 }
 
-/* The queue broke, says why, stays broken for every call, and has not touched the caller's chain. */
-static void check_broken(struct rig *r, const char *why)
-{
-	struct libvhost_chain c = rig_chain(r), before = c;
-
-	CHECK_EQ(libvhost_vq_pop(r->dev, &c), -EBADMSG);
-	CHECK_MEM(&c, &before, sizeof(c));
-	CHECK_HAS(vq_error(r->dev).text, "queue 7");
-	CHECK_HAS(vq_error(r->dev).text, why);
-	CHECK_EQ(vq_error(r->dev).kind, LIBVHOST_EK_RING);
-	CHECK_EQ(vq_error(r->dev).queue, 7);
-	CHECK_EQ(vq_error(r->dev).code, -EBADMSG);
-	CHECK_EQ(vq_info(r->dev).broken, 1);
-	CHECK_EQ(libvhost_vq_push(r->dev, 0, 0), -EBADMSG);
-	CHECK_EQ(libvhost_vq_flush(r->dev), -EBADMSG);
-	CHECK_EQ(libvhost_vq_notify_enable(r->dev, 1), -EBADMSG);
-	CHECK_HAS(vq_error(r->dev).text, why);
-	rig_free(r);
-}
-
 TEST(vring_hostile, R188_avail_index_too_far_ahead)
 {
 	struct libvhost_chain c;
@@ -41,10 +21,10 @@ TEST(vring_hostile, R188_avail_index_too_far_ahead)
 	offer(&r, 0);
 	CHECK_EQ(rig_pop(&r, &c), 1);
 	lv_ring_set_idx(&r.ring, r.ring.avail, 1 + 8 + 1);
-	check_broken(&r, "available index 10 is 9 ahead of 1");
+	rig_broken(&r, "available index 10 is 9 ahead of 1");
 	attack(&r, 8, F_EVENT);
 	lv_ring_set_idx(&r.ring, r.ring.avail, 0xffff);
-	check_broken(&r, "ahead");
+	rig_broken(&r, "ahead");
 }
 
 TEST(vring_hostile, R190_head_outside_the_ring)
@@ -53,10 +33,10 @@ TEST(vring_hostile, R190_head_outside_the_ring)
 
 	attack(&r, 8, 0);
 	offer(&r, 8);
-	check_broken(&r, "head 8, which does not exist");
+	rig_broken(&r, "head 8, which does not exist");
 	attack(&r, 8, 0);
 	offer(&r, 0xffff);
-	check_broken(&r, "head 65535");
+	rig_broken(&r, "head 65535");
 }
 
 TEST(vring_hostile, R191_links_out_and_loops)
@@ -66,26 +46,25 @@ TEST(vring_hostile, R191_links_out_and_loops)
 	attack(&r, 8, 0);
 	desc(&r, 3, DATA, 16, NEXT, 8);
 	offer(&r, 3);
-	check_broken(&r,
-		     "head 3, descriptor 8 (address 0x300000, length 16, flags 0x1, next 8): reached by a link out");
+	rig_broken(&r, "head 3, descriptor 8 (address 0x300000, length 16, flags 0x1, next 8): reached by a link out");
 	attack(&r, 8, 0); /* itself */
 	desc(&r, 3, DATA, 16, NEXT, 3);
 	offer(&r, 3);
-	check_broken(&r, "chain does not end");
+	rig_broken(&r, "chain does not end");
 	attack(&r, 8, 0); /* two */
 	desc(&r, 0, DATA, 16, NEXT, 1);
 	desc(&r, 1, DATA, 16, NEXT, 0);
 	offer(&r, 0);
-	check_broken(&r, "chain does not end");
+	rig_broken(&r, "chain does not end");
 	attack(&r, 8, 0); /* all */
 	for (uint32_t i = 0; i < 8; i++)
 		desc(&r, i, DATA, 16, NEXT, (i + 1) % 8);
 	offer(&r, 5);
-	check_broken(&r, "head 5, descriptor 5");
+	rig_broken(&r, "head 5, descriptor 5");
 	attack(&r, 8, 0); /* empty ones give no piece but count as steps */
 	desc(&r, 0, DATA, 0, NEXT, 0);
 	offer(&r, 0);
-	check_broken(&r, "chain does not end");
+	rig_broken(&r, "chain does not end");
 }
 
 TEST(vring_hostile, R191_longest_legal_chain_is_served)
@@ -130,7 +109,7 @@ TEST(vring_hostile, R193_buffers_outside_guest_memory)
 			attack(&r, 8, 0);
 			desc(&r, 2, bad[i].addr, bad[i].len, flags, 0);
 			offer(&r, 2);
-			check_broken(&r, bad[i].why);
+			rig_broken(&r, bad[i].why);
 		}
 }
 
@@ -208,7 +187,7 @@ TEST(vring_hostile, R196_request_above_4_gib)
 	desc(&r, 2, base, 0xffffffff, NEXT, 3);
 	desc(&r, 3, base, 2, WRITE, 0);
 	offer(&r, 2);
-	check_broken(&r, "larger than 4 GiB");
+	rig_broken(&r, "larger than 4 GiB");
 	munmap(big, size);
 }
 
@@ -221,7 +200,7 @@ TEST(vring_hostile, R198_readable_after_writable_and_one_byte_parts)
 	desc(&r, 0, DATA, 16, NEXT | WRITE, 1);
 	desc(&r, 1, DATA, 16, 0, 0);
 	offer(&r, 0);
-	check_broken(&r, "readable buffer after a writable");
+	rig_broken(&r, "readable buffer after a writable");
 	attack(&r, 32, 0); /* a header in 16 parts is legal */
 	for (uint32_t i = 0; i < 16; i++)
 		desc(&r, i, DATA + i, 1, NEXT, i + 1);
@@ -271,12 +250,12 @@ TEST(vring_hostile, R200_indirect_table_unmapped_or_overlapping)
 		}
 		desc(&r, 1, bad[i].addr, bad[i].len, INDIRECT, 0);
 		offer(&r, 1);
-		check_broken(&r, bad[i].why);
+		rig_broken(&r, bad[i].why);
 	}
 	attack(&r, 8, F_INDIRECT); /* the table is the ring: its only descriptor is indirect again */
 	desc(&r, 0, r.opts.desc, 128, INDIRECT, 0);
 	offer(&r, 0);
-	check_broken(&r, "inside an indirect table");
+	rig_broken(&r, "inside an indirect table");
 }
 
 TEST(vring_hostile, R200_indirect_table_across_regions_or_misaligned_is_copied)
@@ -317,24 +296,24 @@ TEST(vring_hostile, R201_indirect_rules)
 	t[1].flags = INDIRECT;
 	desc(&r, 0, RAM, 32, INDIRECT, 0);
 	offer(&r, 0);
-	check_broken(&r, "head 0, indirect descriptor 1");
+	rig_broken(&r, "head 0, indirect descriptor 1");
 	attack(&r, 8, F_INDIRECT); /* and NEXT */
 	table(&r, RAM, 2);
 	desc(&r, 0, RAM, 32, INDIRECT | NEXT, 1);
 	offer(&r, 0);
-	check_broken(&r, "INDIRECT and NEXT");
+	rig_broken(&r, "INDIRECT and NEXT");
 	attack(&r, 8, 0); /* not negotiated */
 	table(&r, RAM, 2);
 	desc(&r, 0, RAM, 32, INDIRECT, 0);
 	offer(&r, 0);
-	check_broken(&r, "not negotiated");
+	rig_broken(&r, "not negotiated");
 	attack(&r, 8, F_INDIRECT); /* link out of the table, though the ring has such a descriptor */
 	table(&r, RAM, 2);
 	t = at(&r.g, RAM);
 	t[1].flags = NEXT;
 	desc(&r, 0, RAM, 32, INDIRECT, 0);
 	offer(&r, 0);
-	check_broken(&r, "out of the table");
+	rig_broken(&r, "out of the table");
 	attack(&r, 8, F_INDIRECT); /* loop in it */
 	table(&r, RAM, 2);
 	t = at(&r.g, RAM);
@@ -342,7 +321,7 @@ TEST(vring_hostile, R201_indirect_rules)
 	t[1].next = 0;
 	desc(&r, 0, RAM, 32, INDIRECT, 0);
 	offer(&r, 0);
-	check_broken(&r, "chain does not end");
+	rig_broken(&r, "chain does not end");
 	attack(&r, 8, F_INDIRECT); /* legal: plain ones first; WRITE on the reference means nothing */
 	table(&r, RAM, 2);
 	desc(&r, 4, DATA, 16, NEXT, 5);

@@ -17,23 +17,6 @@ static void put_slot(struct rig *r, uint32_t n, uint64_t addr, uint32_t len, uin
 	slot_offer(r, (uint16_t)(LAP | n), addr, len, id, flags);
 }
 
-/* The queue broke, says why, stays broken for every call, and has not touched the caller's chain. */
-static void check_broken(struct rig *r, const char *why)
-{
-	struct libvhost_chain c = rig_chain(r), before = c;
-
-	CHECK_EQ(libvhost_vq_pop(r->dev, &c), -EBADMSG);
-	CHECK_MEM(&c, &before, sizeof(c));
-	CHECK_HAS(vq_error(r->dev).text, "queue 7");
-	CHECK_HAS(vq_error(r->dev).text, why);
-	CHECK_EQ(vq_error(r->dev).kind, LIBVHOST_EK_RING);
-	CHECK_EQ(vq_info(r->dev).broken, 1);
-	CHECK_EQ(libvhost_vq_push(r->dev, 0, 0), -EBADMSG);
-	CHECK_EQ(libvhost_vq_flush(r->dev), -EBADMSG);
-	CHECK_EQ(libvhost_vq_notify_enable(r->dev, 1), -EBADMSG);
-	rig_free(r);
-}
-
 TEST(vring_packed_hostile, R214_buffer_ids)
 {
 	struct libvhost_chain c;
@@ -41,17 +24,17 @@ TEST(vring_packed_hostile, R214_buffer_ids)
 
 	attack(&r, 0);
 	put_slot(&r, 0, DATA, 16, NUM, 0);
-	check_broken(&r, "slot 0: request with buffer id 7, which does not exist");
+	rig_broken(&r, "slot 0: request with buffer id 7, which does not exist");
 	attack(&r, 0);
 	put_slot(&r, 0, DATA, 16, 0xffff, 0);
-	check_broken(&r, "buffer id 65535");
+	rig_broken(&r, "buffer id 65535");
 	attack(&r, 0); /* the id of the last descriptor counts, those of the others say nothing */
 	put_slot(&r, 1, DATA, 16, 3, 0);
 	put_slot(&r, 0, DATA, 16, 0xffff, NEXT);
 	CHECK_EQ(rig_pop(&r, &c), 1);
 	CHECK_EQ(c.head, 3);
 	put_slot(&r, 2, DATA, 16, 3, 0);
-	check_broken(&r, "slot 2: request with buffer id 3, which is still in flight");
+	rig_broken(&r, "slot 2: request with buffer id 3, which is still in flight");
 	attack(&r, 0); /* pushed, but the driver cannot know yet */
 	put_slot(&r, 0, DATA, 16, 3, 0);
 	CHECK_EQ(rig_pop(&r, &c), 1);
@@ -76,8 +59,8 @@ TEST(vring_packed_hostile, R215_bits_of_other_laps_are_not_available)
 		attack(&r, 0); /* a chain must not go on in the lap before */
 		slot(&r, 1, DATA, 16, 0, flags[i]);
 		put_slot(&r, 0, DATA, 16, 0, NEXT);
-		check_broken(&r, "slot 0, descriptor 1 (address 0x300000, length 16, flags 0x81, id 0): chain goes on "
-				 "with a descriptor that is not available");
+		rig_broken(&r, "slot 0, descriptor 1 (address 0x300000, length 16, flags 0x81, id 0): chain goes on "
+			       "with a descriptor that is not available");
 	}
 }
 
@@ -99,7 +82,7 @@ TEST(vring_packed_hostile, R188_R203_more_descriptors_than_the_ring_has)
 	CHECK_EQ(libvhost_vq_flush(r.dev), 1);
 	slot_offer(&r, 0, DATA, 16, 2, NEXT); /* one is free, so a chain of two is one too many */
 	slot_offer(&r, 1, DATA, 16, 2, 0);
-	check_broken(&r, "descriptors are offered that are still in flight");
+	rig_broken(&r, "descriptors are offered that are still in flight");
 }
 
 TEST(vring_packed_hostile, R191_chains_that_do_not_end)
@@ -110,7 +93,7 @@ TEST(vring_packed_hostile, R191_chains_that_do_not_end)
 	attack(&r, 0);
 	for (uint32_t i = 0; i < NUM; i++)
 		put_slot(&r, i, DATA, 16, 0, NEXT);
-	check_broken(&r, "chain does not end");
+	rig_broken(&r, "chain does not end");
 	attack(&r, 0); /* nor around the end, where another lap would begin */
 	for (uint32_t i = 0; i < NUM; i++) {
 		put_slot(&r, i, DATA, 16, i, i ? NEXT : 0);
@@ -122,11 +105,11 @@ TEST(vring_packed_hostile, R191_chains_that_do_not_end)
 			CHECK_EQ(libvhost_vq_flush(r.dev), 1);
 		}
 	}
-	check_broken(&r, "chain does not end");
+	rig_broken(&r, "chain does not end");
 	attack(&r, 0); /* empty ones give no piece but count */
 	for (uint32_t i = 0; i < NUM; i++)
 		put_slot(&r, i, 0, 0, 0, NEXT);
-	check_broken(&r, "chain does not end");
+	rig_broken(&r, "chain does not end");
 	attack(&r, 0); /* the longest that is legal */
 	for (uint32_t i = 0; i < NUM; i++)
 		put_slot(&r, i, DATA + 16 * i, 16, 5, (i < NUM - 1 ? NEXT : 0) | (i < 3 ? 0 : WRITE));
@@ -153,7 +136,7 @@ TEST(vring_packed_hostile, R193_R195_buffers_outside_and_empty)
 		for (uint32_t flags = 0; flags <= WRITE; flags += WRITE) {
 			attack(&r, 0);
 			put_slot(&r, 0, bad[i].addr, bad[i].len, 0, flags);
-			check_broken(&r, bad[i].why);
+			rig_broken(&r, bad[i].why);
 		}
 	attack(&r, 0);
 	put_slot(&r, 1, 0xdead, 0, 0, WRITE);
@@ -172,7 +155,7 @@ TEST(vring_packed_hostile, R192_R196_R198_shapes)
 	attack(&r, 0);
 	put_slot(&r, 1, DATA, 16, 0, 0);
 	put_slot(&r, 0, DATA, 16, 0, NEXT | WRITE);
-	check_broken(&r, "readable buffer after a writable");
+	rig_broken(&r, "readable buffer after a writable");
 	attack(&r, 0);
 	put_slot(&r, 2, DATA, 16, 0, 0);
 	put_slot(&r, 1, DATA, 16, 0, NEXT);
@@ -196,7 +179,7 @@ TEST(vring_packed_hostile, R196_request_above_4_gib)
 	put(&r.g, plain_region(base, size, big));
 	put_slot(&r, 1, base, 2, 0, WRITE);
 	put_slot(&r, 0, base, 0xffffffff, 0, NEXT);
-	check_broken(&r, "larger than 4 GiB");
+	rig_broken(&r, "larger than 4 GiB");
 	munmap(big, size);
 }
 
@@ -231,7 +214,7 @@ TEST(vring_packed_hostile, R200_indirect_table_unmapped_or_odd)
 	for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
 		attack(&r, F_INDIRECT);
 		put_slot(&r, 0, bad[i].addr, bad[i].len, 0, INDIRECT);
-		check_broken(&r, bad[i].why);
+		rig_broken(&r, bad[i].why);
 	}
 	for (size_t i = 0; i < sizeof(where) / sizeof(*where); i++) {
 		rig_memory(&r, NUM, F_PACKED | F_INDIRECT);
@@ -258,16 +241,16 @@ TEST(vring_packed_hostile, R201_R215_indirect_rules)
 	attack(&r, F_INDIRECT);
 	table(&r, RAM, 2, INDIRECT);
 	put_slot(&r, 0, RAM, 32, 0, INDIRECT);
-	check_broken(&r, "inside an indirect table");
+	rig_broken(&r, "inside an indirect table");
 	attack(&r, F_INDIRECT);
 	table(&r, RAM, 2, 0);
 	put_slot(&r, 1, DATA, 16, 0, 0);
 	put_slot(&r, 0, RAM, 32, 0, INDIRECT | NEXT);
-	check_broken(&r, "INDIRECT and NEXT");
+	rig_broken(&r, "INDIRECT and NEXT");
 	attack(&r, 0);
 	table(&r, RAM, 2, 0);
 	put_slot(&r, 0, RAM, 32, 0, INDIRECT);
-	check_broken(&r, "not negotiated");
+	rig_broken(&r, "not negotiated");
 	attack(&r, F_INDIRECT); /* NEXT in a table, also in its last entry, and laps mean nothing; the length counts */
 	table(&r, RAM, 3, NEXT | LV_PACKED_AVAIL | LV_PACKED_USED);
 	put_slot(&r, 0, RAM, 32, 2, INDIRECT | WRITE);
@@ -382,9 +365,6 @@ TEST(vring_packed_hostile, R211_ring_ends_where_memory_ends)
 {
 	struct libvhost_vq_layout l = {.size = sizeof(l)};
 	struct libvhost_buf b = {.gpa = DATA + HALF - 64, .len = 64};
-	struct libvhost_used u;
-	struct libvhost_chain c;
-	uint32_t n = 1;
 	struct rig r;
 
 	for (uint32_t num = 1; num <= 1024; num += 1 + num / 4)
@@ -396,15 +376,8 @@ TEST(vring_packed_hostile, R211_ring_ends_where_memory_ends)
 			r.opts.used = area == 2 ? DATA - 4 : RAM + 0x20000;
 			rig_driver(&r);
 			rig_device(&r);
-			for (uint32_t i = 0; i < 2 * num + 1; i++) {
-				CHECK_EQ(libvhost_vq_add(r.drv, &b, 0, 1, i), 0);
-				CHECK(libvhost_vq_kick(r.drv) >= 0);
-				CHECK_EQ(rig_pop(&r, &c), 1);
-				CHECK_EQ(libvhost_vq_push(r.dev, c.head, 64), 0);
-				CHECK(libvhost_vq_flush(r.dev) >= 0);
-				CHECK_EQ(libvhost_vq_get_used(r.drv, &u, &n), 0);
-				CHECK(n == 1 && u.token == i);
-			}
+			for (uint32_t i = 0; i < 2 * num + 1; i++)
+				rig_request(&r, &b, i);
 			CHECK_EQ(libvhost_vq_notify_enable(r.drv, 0), 0);
 			CHECK_EQ(libvhost_vq_notify_enable(r.dev, 0), 0);
 			rig_free(&r);
