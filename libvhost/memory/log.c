@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "core/fence.h"
 #include "core/wire.h"
 
 #define PER_BYTE  (8ull * LV_LOG_PAGE)				 /* guest memory that one byte stands for */
@@ -235,16 +236,9 @@ void lv_log_put(struct lv_log *log)
 
 /* ---- marking ---- */
 
-/* ThreadSanitizer does not model fences; there a locked operation stands in. */
 void lv_log_fence(void)
 {
-#if defined(__SANITIZE_THREAD__)
-	atomic_uint word = 0;
-
-	atomic_fetch_add(&word, 1);
-#else
-	atomic_thread_fence(memory_order_seq_cst);
-#endif
+	lv_fence();
 }
 
 static inline void set(uint8_t *at, unsigned mask)

@@ -12,6 +12,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "core/fence.h"
+
 #define LV_F_INDIRECT_DESC (1ull << 28)
 #define LV_F_EVENT_IDX	   (1ull << 29)
 #define LV_F_VERSION_1	   (1ull << 32)
@@ -70,19 +72,11 @@ static inline uint64_t lv_ring64(bool swap, uint64_t v)
 	return LV_HOST_BIG && swap ? __builtin_bswap64(v) : v;
 }
 
-/*
- * Orders our store of an index before our load of the other side's wish to be notified, and the reverse: the one place
- * where acquire and release do not suffice. ThreadSanitizer does not model fences; there a locked operation stands in.
- */
+/* Orders our store of an index before our load of the other side's wish to be notified, and the reverse: the one place
+ * where acquire and release do not suffice. */
 static inline void lv_ring_fence(void)
 {
-#if defined(__SANITIZE_THREAD__)
-	atomic_uint word = 0;
-
-	atomic_fetch_add(&word, 1);
-#else
-	atomic_thread_fence(memory_order_seq_cst);
-#endif
+	lv_fence();
 }
 
 /* virtio 1.2, 2.7.7.1: does moving an index from old to now pass the event index? */
