@@ -275,15 +275,20 @@ void lv_mark_running(struct lv_compile *c)
 	c->env->rec->flags |= LV_RF_RUNNING;
 }
 
-void lv_mark_stopped(struct lv_compile *c)
+int lv_end_stop(struct lv_compile *c)
 {
 	struct lv_record_queue *q;
+	int ret = lv_take_bases(c);
 	uint32_t i;
 
+	if (ret)
+		return ret;
 	FOR_EACH_QUEUE(c, i, q)
 	if (q->flags & LV_RQ_RUNNING)
 		q->flags = (q->flags & ~(uint32_t)LV_RQ_RUNNING) | LV_RQ_BASE_STALE;
 	c->env->rec->flags &= ~(uint32_t)LV_RF_RUNNING;
+	c->env->rec->status = 0;
+	return 0;
 }
 
 void lv_forget(struct lv_compile *c)

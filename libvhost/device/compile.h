@@ -55,7 +55,8 @@ void lv_add_disable(struct lv_compile *c);
 void lv_add_get_bases(struct lv_compile *c);
 int lv_take_bases(struct lv_compile *c);
 void lv_mark_running(struct lv_compile *c);
-void lv_mark_stopped(struct lv_compile *c);
+/* The device has stopped: takes what GET_VRING_BASE answered. */
+int lv_end_stop(struct lv_compile *c);
 /* Reset has ended: accepted features and queues of this part are forgotten. */
 void lv_forget(struct lv_compile *c);
 

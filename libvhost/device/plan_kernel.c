@@ -116,18 +116,13 @@ static int start_plan(struct lv_compile *c)
 
 static int stop_plan(struct lv_compile *c)
 {
-	int ret;
-
 	if (c->plan->step == 0) {
 		lv_next_program(c, 1);
 		lv_add_get_bases(c);
 		if (c->prog->count)
 			return 1;
 	}
-	ret = lv_take_bases(c);
-	if (!ret)
-		lv_mark_stopped(c);
-	return ret;
+	return lv_end_stop(c);
 }
 
 /* There is nothing to reset: the class code has detached the rings, and the next start sets everything. */

@@ -287,20 +287,13 @@ static void add_stop(struct lv_compile *c)
 
 static int stop_plan(struct lv_compile *c)
 {
-	int ret;
-
 	if (c->plan->step == 0) {
 		lv_next_program(c, 1);
 		add_stop(c);
 		if (c->prog->count)
 			return 1;
 	}
-	ret = lv_take_bases(c);
-	if (ret)
-		return ret;
-	lv_mark_stopped(c);
-	c->env->rec->status = 0;
-	return 0;
+	return lv_end_stop(c);
 }
 
 static int reset_plan(struct lv_compile *c)

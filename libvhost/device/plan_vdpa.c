@@ -213,8 +213,6 @@ static void add_status_zero(struct lv_compile *c)
 /* Bases can be trusted only of a suspended device; without SUSPEND they stay unknown (LV_RQ_BASE_STALE). */
 static int stop_plan(struct lv_compile *c)
 {
-	int ret;
-
 	if (c->plan->step == 0) {
 		lv_next_program(c, 1);
 		if (has(c, LV_BF_SUSPEND)) {
@@ -224,12 +222,7 @@ static int stop_plan(struct lv_compile *c)
 		add_status_zero(c);
 		return 1;
 	}
-	ret = lv_take_bases(c);
-	if (ret)
-		return ret;
-	lv_mark_stopped(c);
-	c->env->rec->status = 0;
-	return 0;
+	return lv_end_stop(c);
 }
 
 static int reset_plan(struct lv_compile *c)
