@@ -114,3 +114,23 @@ void up_seal(struct upgrade *u)
 	for (unsigned i = 0; i < 4; i++)
 		u->blob[LV_BLOB_CRC_AT + i] = (uint8_t)(crc >> 8 * i);
 }
+
+void up_refused(struct upgrade *u, int code, const char *text)
+{
+	struct libvhost_error e = {.size = sizeof(e)};
+	struct libvhost_dev *dev = NULL;
+
+	CHECK_EQ(libvhost_dev_thaw(u->next.ctx, &u->thaw, &dev), code);
+	CHECK(!dev);
+	CHECK_EQ(libvhost_ctx_error(u->next.ctx, &e), 0);
+	CHECK_EQ(e.code, code);
+	CHECK_HAS(e.text, text);
+}
+
+struct libvhost_inflight up_inflight(struct upgrade *u)
+{
+	struct libvhost_inflight i = {.size = sizeof(i)};
+
+	CHECK_EQ(libvhost_dev_get_inflight(u->w.r.dev, &i), 0);
+	return i;
+}

@@ -3,6 +3,7 @@
 #ifndef LV_TESTS_UPGRADE_H
 #define LV_TESTS_UPGRADE_H
 
+#include <vhost/inflight.h>
 #include "wirerig.h"
 
 #define UP_FDS 1100u
@@ -29,10 +30,14 @@ int up_freeze(struct upgrade *u, uint32_t flags);
 void up_next_guest(struct upgrade *u);
 /* The next process takes over: the old device and guest are gone. 0, or what thaw said (u->next is gone then). */
 int up_thaw(struct upgrade *u);
+/* Refused with everything as it was: the descriptors are the caller's, and the same blob works in the right place. */
+void up_refused(struct upgrade *u, int code, const char *text);
 /* Freeze, next guest, thaw. */
 void up_hop(struct upgrade *u);
 /* Frees the blob and closes the descriptors of a thaw that is not going to happen. */
 void up_drop(struct upgrade *u);
+/* Where the inflight region of the device is. */
+struct libvhost_inflight up_inflight(struct upgrade *u);
 /* After tampering with the blob. */
 void up_seal(struct upgrade *u);
 
