@@ -53,4 +53,28 @@ int wirerig_answer(int channel, int ms, int *out_fd);
 /* Object names by number. */
 void wirerig_uuid(uint8_t uuid[16], uint32_t name);
 
+/* A device whose page n begins with n + 1. */
+static inline int device_file(uint32_t pages)
+{
+	int fd = memfd(pages * PAGE, 0);
+
+	for (uint8_t n = 0; n < pages; n++) {
+		const uint8_t mark = n + 1;
+
+		CHECK_EQ(pwrite(fd, &mark, 1, (off_t)(n * PAGE)), 1);
+	}
+	return fd;
+}
+
+/* What the device and the guest share, byte by byte. */
+static inline uint8_t peek(uint64_t address)
+{
+	return *(volatile uint8_t *)(uintptr_t)address;
+}
+
+static inline void poke(uint64_t address, uint8_t value)
+{
+	*(volatile uint8_t *)(uintptr_t)address = value;
+}
+
 #endif
