@@ -56,7 +56,8 @@ ssize_t lv_wire_recv(int sock, struct lv_wire_in *in, size_t want);
 /* Looks without reading: 1 = bytes wait, 0 = none, -EPIPE = peer closed, other negative errno. */
 int lv_wire_pending(int sock);
 
-/* A connected pair of stream sockets. 0 or negative errno. */
+/* A connected pair of stream sockets. A bare read() of either blocks, as the peer that gets one may count on; nothing
+ * here does. 0 or negative errno. */
 int lv_wire_pair(int socks[2]);
 /* 0 when fd is a connected unix stream socket, else -EBADF or -ENOTSOCK. */
 int lv_wire_check(int fd);

@@ -114,7 +114,7 @@ int lv_wire_accept(int listener)
 
 int lv_wire_pair(int socks[2])
 {
-	return socketpair(AF_UNIX, SOCK_KIND, 0, socks) ? -errno : 0;
+	return socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, socks) ? -errno : 0;
 }
 
 int lv_wire_check(int fd)

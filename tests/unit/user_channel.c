@@ -3,6 +3,7 @@
 #include "check.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -135,6 +136,16 @@ TEST(user_channel, library_requests_are_acknowledged_without_a_host)
 	CHECK_EQ(libvhost_transport_progress(r.t), 1);
 	CHECK_EQ(ack(&r), 0);
 	CHECK_EQ(r.asked, 0);
+	rig_close(&r);
+}
+
+/* DPDK reads the answer to its question once, and takes "not yet" for an error. */
+TEST(user_channel, the_peers_end_blocks)
+{
+	struct rig r;
+
+	rig_open(&r, 0);
+	CHECK(!(fcntl(r.p.channel, F_GETFL) & O_NONBLOCK));
 	rig_close(&r);
 }
 
