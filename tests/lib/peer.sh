@@ -163,6 +163,24 @@ vhost_blk_serves() {
 	return 1
 }
 
+# vdpa SOCKET: a vDPA driver on DPDK's vhost library; says in vdpa.log what became of its requests; sets $vdpa_pid
+vdpa() {
+	vdpa_source=$top_srcdir/tests/peers/dpdk/vdpa.c
+	vdpa_cache=$("$top_srcdir/scripts/cache-dir" vdpa "$vdpa_source") || return 1
+	if [ ! -x "$vdpa_cache/vdpa" ]; then
+		mkdir -p "$vdpa_cache"
+		# shellcheck disable=SC2046 # lists of words
+		cc -O2 -Wall -Wextra -Werror -D_GNU_SOURCE -DALLOW_EXPERIMENTAL_API $(pkg-config --cflags libdpdk) -o "$vdpa_cache/$$" \
+			"$vdpa_source" $(pkg-config --libs libdpdk) && mv "$vdpa_cache/$$" "$vdpa_cache/vdpa" || return 1
+	fi
+	rm -f "$1"
+	RUNTIME_DIRECTORY=$work "$vdpa_cache/vdpa" "$1" --no-huge -m 64 --no-pci --lcores 0@0 --file-prefix=vdpa --no-telemetry \
+		--log-level=lib.vhost.config:error --vdev net_null0 >>"$work/vdpa.log" 2>&1 &
+	vdpa_pid=$!
+	pids="$pids $vdpa_pid"
+	wait_for_socket "$1"
+}
+
 # virtiofsd SOCKET: QEMU's own, over an empty folder; ends with its first connection; sets $virtiofsd_pid
 virtiofsd() {
 	mkdir -p "$work/shared"

@@ -46,6 +46,14 @@ check "vhost_blk: requests" recorded vhost_blk "$vhostctl" blk-test user:vhost.s
 compare vhost_blk "$(package dpdk-doc)"
 end_peer "$vhost_blk_pid"
 
+vdpa "$work/s" || exit 1
+check "vdpa: control plane" recorded vdpa "$talk" user:s 0 2
+: >vdpa.log
+check "vdpa: doorbells and configuration changes" recorded vdpa "$top_builddir/tests/peers/told" user:s
+check "vdpa: the driver knows that we agreed" test "$(grep -c '^vdpa: .*: 0$' vdpa.log)" = 6
+compare vdpa "$(package dpdk-dev)"
+end_peer "$vdpa_pid"
+
 truncate -s 8M other.img
 for version in new old; do
 	rm -f s other
