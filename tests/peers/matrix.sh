@@ -78,6 +78,8 @@ check "virtiofsd: control plane" recorded virtiofsd "$talk" user:fs 26 2 once
 check "virtiofsd: it ends with the connection" wait "$virtiofsd_pid"
 virtiofsd "$work/fs" || exit 1
 check "virtiofsd: probe" "$vhostctl" probe user:fs --type fs
+virtiofsd "$work/fs" || exit 1
+check "virtiofsd: requests" recorded virtiofsd "$top_builddir/tests/peers/fuse" user:fs shared
 compare virtiofsd "$(/usr/lib/qemu/virtiofsd --version)"
 
 libvhost_user "$work/s" || exit 1
