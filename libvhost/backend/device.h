@@ -25,7 +25,7 @@ struct lv_ring {
 	uint32_t index, num, base;
 	struct libvhost_vring_addr addr; /* user addresses of the front-end */
 	bool has_base, has_addr, has_kick, enabled, broken;
-	bool on_worker;
+	bool on_worker, draining;     /* it has the queue; only to finish what it took */
 	int kick_fd, call_fd, err_fd; /* -1 = none */
 	struct libvhost_vq *vq;
 };
@@ -131,8 +131,9 @@ int lv_session_set_inflight(struct lv_session *s, struct libvhost_req *req);
 void lv_session_drop_inflight(struct lv_session *s);
 /* Tracks the requests of a ring's new queue if there is a region. 0, or why it cannot be started. */
 int lv_ring_track(struct lv_session *s, struct lv_ring *ring);
-/* Before a stop: lets the handler finish what it took, unless requests may stay in the region. */
-void lv_ring_drain(struct lv_session *s, struct lv_ring *ring);
+/* Stops the ring after its handler had the time of one message to finish what it took, unless requests may stay in the
+ * region. 0, or -ETIMEDOUT: the handler does not return, and the ring runs on when it does. */
+int lv_ring_drain_and_stop(struct lv_session *s, struct lv_ring *ring);
 
 /* rings.c; handlers */
 int lv_ring_set_num(struct lv_session *s, struct libvhost_req *req);
@@ -149,6 +150,10 @@ int lv_rings_new(struct lv_session *s);
 /* Makes the ring run or rest as its state says. Negative: it should run and cannot. */
 int lv_ring_update(struct lv_session *s, struct lv_ring *ring);
 void lv_rings_update(struct lv_session *s);
+/* Gives the ring's queue to its worker, for new requests or only to finish (drain) those that it took. */
+int lv_ring_lend(struct lv_session *s, struct lv_ring *ring, bool drain, uint32_t timeout_ms);
+/* A stop did not come about: a ring that is still lent for draining, and is to run, takes new requests again. */
+void lv_ring_end_drain(struct lv_session *s, struct lv_ring *ring);
 /* Takes the ring from its worker; afterwards nobody touches it. 0 or -ETIMEDOUT. */
 int lv_ring_pause(struct lv_session *s, struct lv_ring *ring, uint32_t timeout_ms);
 /* Pauses all, and on success keeps them so until lv_rings_update(). */

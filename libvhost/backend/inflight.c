@@ -159,19 +159,31 @@ int lv_ring_track(struct lv_session *s, struct lv_ring *ring)
 }
 
 /* On its worker the queue is somebody else's, so looking means taking it back. */
-void lv_ring_drain(struct lv_session *s, struct lv_ring *ring)
+static int drain(struct lv_session *s, struct lv_ring *ring, uint64_t deadline)
 {
 	const uint64_t handed_over = s->wire.protocol_features >> LIBVHOST_PROTOCOL_F_GET_VRING_BASE_INFLIGHT & 1;
-	const uint64_t deadline = lv_deadline(s->b->ctx, s->b->opts.timeout_ms);
+	int rc;
 
 	if (!ring->on_worker || (handed_over && s->inflight.map))
-		return;
-	while (lv_ring_pause(s, ring, s->b->opts.timeout_ms) == 0) {
-		if (!ring->vq->in_flight || lv_left_ms(s->b->ctx, deadline) <= 0)
-			return;
-		ring->vq->draining = true;
-		if (lv_ring_update(s, ring) < 0)
-			return;
+		return 0;
+	while ((rc = lv_ring_pause(s, ring, s->b->opts.timeout_ms)) == 0) {
+		if (!ring->vq->in_flight || ring->vq->broken || !lv_left_ms(s->b->ctx, deadline))
+			return 0;
+		if (lv_ring_lend(s, ring, true, s->b->opts.timeout_ms) < 0)
+			return 0;
 		nanosleep(&(struct timespec){.tv_nsec = DRAIN_LOOK_US * 1000}, NULL);
 	}
+	return rc;
+}
+
+int lv_ring_drain_and_stop(struct lv_session *s, struct lv_ring *ring)
+{
+	const uint64_t deadline = lv_deadline(s->b->ctx, s->b->opts.timeout_ms);
+	int rc = drain(s, ring, deadline);
+
+	if (rc == 0)
+		rc = lv_ring_stop(s, ring, s->b->opts.timeout_ms);
+	if (rc < 0)
+		lv_ring_end_drain(s, ring);
+	return rc;
 }

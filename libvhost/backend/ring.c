@@ -13,6 +13,7 @@
 #include "backend/device.h"
 #include "memory/mem.h"
 #include "vring/vring.h"
+#include "worker/worker.h"
 
 int lv_rings_new(struct lv_session *s)
 {
@@ -118,14 +119,24 @@ static int serve(void *arg, struct libvhost_vq *vq)
 	return b->ops.serve(b->opts.arg, vq->opts.index, vq);
 }
 
+int lv_ring_lend(struct lv_session *s, struct lv_ring *ring, bool drain, uint32_t timeout_ms)
+{
+	int rc;
+
+	ring->draining = ring->vq->draining = drain;
+	rc = libvhost_worker_add_vq(lv_backend_worker(s->b, ring->index), ring->vq, ring->kick_fd, serve, s->b,
+				    timeout_ms);
+	ring->on_worker = rc == 0;
+	return rc;
+}
+
 static int start(struct lv_session *s, struct lv_ring *ring)
 {
 	const bool fresh = !ring->vq;
 	int rc = fresh ? make_vq(s, ring) : 0;
 
 	if (rc == 0)
-		rc = libvhost_worker_add_vq(lv_backend_worker(s->b, ring->index), ring->vq, ring->kick_fd, serve, s->b,
-					    s->b->opts.timeout_ms);
+		rc = lv_ring_lend(s, ring, false, s->b->opts.timeout_ms);
 	if (rc < 0) {
 		if (fresh) {
 			libvhost_vq_free(ring->vq);
@@ -133,7 +144,6 @@ static int start(struct lv_session *s, struct lv_ring *ring)
 		}
 		return rc;
 	}
-	ring->on_worker = true;
 	if (fresh)
 		lv_backend_event(s->b, LIBVHOST_EVENT_STARTED, ring->index, 0, "the ring runs");
 	return 0;
@@ -156,12 +166,22 @@ int lv_ring_pause(struct lv_session *s, struct lv_ring *ring, uint32_t timeout_m
 	return 0;
 }
 
+void lv_ring_end_drain(struct lv_session *s, struct lv_ring *ring)
+{
+	if (!ring->on_worker || !ring->draining || !should_run(s, ring))
+		return;
+	lv_worker_end_drain(lv_backend_worker(s->b, ring->index), ring->vq);
+	ring->draining = false;
+}
+
 int lv_ring_update(struct lv_session *s, struct lv_ring *ring)
 {
 	bool run = should_run(s, ring);
 
-	if (run == ring->on_worker)
+	if (run == ring->on_worker) {
+		lv_ring_end_drain(s, ring);
 		return 0;
+	}
 	return run ? start(s, ring) : lv_ring_pause(s, ring, s->b->opts.timeout_ms);
 }
 
@@ -196,6 +216,7 @@ int lv_ring_stop(struct lv_session *s, struct lv_ring *ring, uint32_t timeout_ms
 			ring->base = info.base;
 			ring->has_base = true;
 		}
+		lv_vq_set_log(ring->vq, NULL, false, LV_NOT_LOGGED); /* marks what a broken queue still holds */
 		libvhost_vq_free(ring->vq);
 		ring->vq = NULL;
 		lv_backend_event(s->b, LIBVHOST_EVENT_STOPPED, ring->index, 0, "the ring stopped");

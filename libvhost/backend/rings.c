@@ -113,10 +113,8 @@ int lv_ring_get_base(struct lv_session *s, struct libvhost_req *req)
 	struct lv_ring *ring = find(s, req);
 	int rc = -EINVAL;
 
-	if (ring) {
-		lv_ring_drain(s, ring);
-		rc = lv_ring_stop(s, ring, s->b->opts.timeout_ms);
-	}
+	if (ring)
+		rc = lv_ring_drain_and_stop(s, ring);
 	if (rc == 0)
 		req->result[0] = ring->base;
 	return rc;

@@ -182,11 +182,8 @@ static int clear_status(struct lv_session *s)
 
 	for (uint32_t q = 0; q < s->b->opts.num_queues; q++) {
 		struct lv_ring *ring = &s->rings[q];
-		int stopped;
+		int stopped = rc < 0 ? lv_ring_stop(s, ring, LAST_WORD_MS) : lv_ring_drain_and_stop(s, ring);
 
-		if (rc == 0)
-			lv_ring_drain(s, ring);
-		stopped = lv_ring_stop(s, ring, rc < 0 ? LAST_WORD_MS : s->b->opts.timeout_ms);
 		if (stopped < 0)
 			rc = stopped;
 		else

@@ -151,6 +151,7 @@ static void arm_all(struct libvhost_worker *w)
 static bool host_calls(struct libvhost_worker *w)
 {
 	return atomic_load_explicit(&w->stop, memory_order_relaxed) || lv_calls_wait(w) ||
+	       atomic_load_explicit(&w->end_drain, memory_order_relaxed) ||
 	       atomic_load_explicit(&w->mail.state, memory_order_relaxed) == LV_MAIL_POSTED;
 }
 
@@ -252,6 +253,20 @@ static uint64_t held(struct libvhost_worker *w)
 	return leaving ? 1ull << (leaving - 1) : 0;
 }
 
+/* What was offered while they drained has been overlooked: they are ready. */
+static void end_drains(struct libvhost_worker *w)
+{
+	struct lv_loop *l = &w->loop;
+	uint64_t set;
+
+	if (!atomic_load_explicit(&w->end_drain, memory_order_relaxed))
+		return;
+	set = atomic_exchange(&w->end_drain, 0) & l->active;
+	l->ready |= set;
+	for (; set; set &= set - 1)
+		l->slots[__builtin_ctzll(set)].vq->draining = false;
+}
+
 void lv_loop_run(struct libvhost_worker *w)
 {
 	struct lv_loop *l = &w->loop;
@@ -260,6 +275,7 @@ void lv_loop_run(struct libvhost_worker *w)
 	while (works && !atomic_load(&w->stop)) {
 		lv_mail_take(w);
 		l->held = held(w);
+		end_drains(w);
 		lv_calls_run(w);
 		serve_fds(w);
 		/* Until all is quiet nobody is asked to kick, so those that will not kick are looked at, too. */

@@ -128,6 +128,7 @@ static int take_back(struct libvhost_worker *w, struct libvhost_vq *vq, uint32_t
 			       rc == -EINPROGRESS ? "file operations of its requests do not end"
 						  : "a handler does not return");
 	unwatch(w, post);
+	atomic_fetch_and(&w->end_drain, ~(1ull << slot_of(w, post))); /* the slot's next queue is another one */
 	vq->worker = NULL;
 	lv_vq_lend(vq, false);
 	post->vq = NULL;
@@ -149,6 +150,19 @@ int libvhost_worker_remove_vq(struct libvhost_worker *w, struct libvhost_vq *vq,
 struct libvhost_worker *libvhost_vq_worker(struct libvhost_vq *vq)
 {
 	return vq ? vq->worker : NULL;
+}
+
+void lv_worker_end_drain(struct libvhost_worker *w, const struct libvhost_vq *vq)
+{
+	const struct lv_post *post;
+
+	pthread_mutex_lock(&w->host_lock);
+	post = find(w, vq);
+	if (post) {
+		atomic_fetch_or(&w->end_drain, 1ull << slot_of(w, post));
+		lv_eventfd_signal(w->control_fd);
+	}
+	pthread_mutex_unlock(&w->host_lock);
 }
 
 int libvhost_worker_fd(struct libvhost_worker *w)

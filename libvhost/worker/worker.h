@@ -106,6 +106,7 @@ struct libvhost_worker {
 	_Atomic(struct libvhost_call *) calls; /* newest first */
 	struct libvhost_call closed;	       /* in place of the list once the worker has ended */
 	atomic_uint_least32_t queues;
+	_Atomic uint64_t end_drain; /* slots whose queues take new requests again; the worker does it */
 	_Atomic pid_t tid;
 	_Atomic uint64_t wakeups, requests, io_done;
 	atomic_uint_least32_t io_under_way;
@@ -145,6 +146,9 @@ int lv_worker_is_gone(struct libvhost_worker *w); /* records and returns -ESRCH 
 
 /* Executes a posted message, if any, on the worker. */
 void lv_mail_take(struct libvhost_worker *w);
+/* A queue that was lent to be drained stays with a handler that does not return: when it does, the worker takes new
+ * requests again. Does not wait. */
+void lv_worker_end_drain(struct libvhost_worker *w, const struct libvhost_vq *vq);
 /* Posts w->mail and waits until the worker executed it. 0; -ETIMEDOUT: it did not and will not. Under host_lock. */
 int lv_mail_send(struct libvhost_worker *w, uint64_t deadline);
 /* Waits until the worker reports something or the deadline passes; false = it has passed. */

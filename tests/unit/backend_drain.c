@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/* GET_VRING_BASE while a handler keeps requests, or does not return. */
+#include "frontend.h"
+
+#include "vring/vring.h"
+
+#define TIMEOUT_MS 1000u
+
+/* Keeps what it takes until release; does not return from a call to drain while stuck. */
+struct keeper {
+	atomic_bool release, stuck;
+	_Atomic uint32_t taken;
+	uint32_t heads[8], n;
+};
+
+static int keep(void *arg, uint32_t queue, struct libvhost_vq *vq)
+{
+	struct keeper *k = arg;
+	struct libvhost_iov iov[16];
+	struct libvhost_chain c = {.size = sizeof(c), .iov = iov, .iov_cap = 16};
+	struct libvhost_vq_info info = {.size = sizeof(info)};
+	int rc;
+
+	(void)queue;
+	while (vq->draining && k->stuck)
+		sched_yield();
+	libvhost_vq_info(vq, &info);
+	if (!info.requests)
+		k->n = 0;
+	while ((rc = libvhost_vq_pop(vq, &c)) > 0) {
+		k->heads[k->n++] = c.head;
+		k->taken++;
+	}
+	while (k->release && k->n)
+		if (libvhost_vq_push(vq, k->heads[--k->n], 0) < 0)
+			return -EIO;
+	return rc < 0 ? rc : k->n > 0;
+}
+
+static const struct libvhost_backend_ops keeping = {.size = sizeof(keeping), .serve = keep};
+
+static void wait_taken(struct keeper *k, uint32_t n)
+{
+	for (int i = 0; i < 2000 && k->taken < n; i++)
+		usleep(1000);
+	CHECK_EQ(k->taken, n);
+}
+
+#define SAY(t, name, ...)                                                                                              \
+	libvhost_transport_exec((t), &(struct libvhost_req){.op = LIBVHOST_OP_##name, __VA_ARGS__}, 1,                 \
+				10 * TIMEOUT_MS, NULL)
+
+/* Without bit 30 the kick starts. In process, where a refused stop is an answer and the connection stays. */
+static struct libvhost_transport *in_process(struct fake *p, const struct libvhost_backend_opts *o, uint64_t features)
+{
+	const struct libvhost_vring_addr addr = {.desc = UADDR, .avail = UADDR + 0x1000, .used = UADDR + 0x2000};
+	struct libvhost_region ram = {.size = RAM_BYTES, .user_addr = UADDR, .flags = LIBVHOST_REGION_HAS_FD};
+	struct libvhost_transport *t;
+
+	*p = fake_new(o);
+	close(p->sock);
+	p->sock = -1;
+	settle(p);
+	CHECK_EQ(libvhost_backend_inproc(p->b, &t), 0);
+	ram.fd = p->ram;
+	CHECK_EQ(SAY(t, SET_FEATURES, .arg.u64 = F_VERSION | features), 0);
+	CHECK_EQ(SAY(t, SET_MEM_TABLE, .arg.table = {.count = 1, .stride = sizeof(ram)},
+		     .data_in = (uint64_t)(uintptr_t)&ram, .data_in_len = sizeof(ram)),
+		 0);
+	CHECK_EQ(SAY(t, SET_VRING_NUM, .arg.num = 8), 0);
+	CHECK_EQ(SAY(t, SET_VRING_ADDR, .arg.addr = addr), 0);
+	CHECK_EQ(SAY(t, SET_VRING_KICK, .flags = LIBVHOST_REQ_HAS_FD, .fd = p->kick), 0);
+	return t;
+}
+
+/* A handler that does not return in time keeps its queue, and is told when it does that new requests count again. */
+TEST(backend_drain, a_stop_that_fails_leaves_a_ring_that_serves)
+{
+	struct keeper k = {.stuck = true};
+	const struct libvhost_backend_opts opts = {.ops = &keeping, .arg = &k, .timeout_ms = 50};
+	struct libvhost_error e = {.size = sizeof(e)};
+	struct fake p;
+	struct libvhost_transport *t = in_process(&p, &opts, 0);
+
+	ring_offer(&p);
+	wait_taken(&k, 1);
+	for (int i = 0; i < 2; i++) {
+		CHECK_EQ(SAY(t, GET_VRING_BASE), -ETIMEDOUT);
+		CHECK_EQ(libvhost_backend_error(p.b, &e), 0);
+		CHECK_EQ(e.kind, LIBVHOST_EK_TIMEOUT);
+		CHECK_EQ(e.queue, 0);
+	}
+	ring_offer(&p); /* its kick finds nobody */
+	k.release = true;
+	k.stuck = false;
+	CHECK(ring_used(&p, 2));
+	ring_offer(&p);
+	CHECK(ring_used(&p, 3));
+	CHECK_EQ(SAY(t, GET_VRING_BASE), 0);
+	libvhost_transport_free(t);
+	fake_free(&p);
+}
+
+/* A ring that is started anew takes requests, whatever its last stop did. */
+TEST(backend_drain, a_stop_that_succeeds_in_the_end)
+{
+	struct keeper k = {.stuck = true};
+	const struct libvhost_backend_opts opts = {.ops = &keeping, .arg = &k, .timeout_ms = 50};
+	struct libvhost_req stop = {.op = LIBVHOST_OP_GET_VRING_BASE};
+	struct fake p;
+	struct libvhost_transport *t = in_process(&p, &opts, 0);
+
+	ring_offer(&p);
+	wait_taken(&k, 1);
+	CHECK_EQ(SAY(t, GET_VRING_BASE), -ETIMEDOUT);
+	k.stuck = false;
+	k.release = true;
+	CHECK_EQ(libvhost_transport_exec(t, &stop, 1, 1000, NULL), 0);
+	CHECK_EQ(stop.result[0], 1);
+	ring_offer(&p);
+	usleep(2000);
+	CHECK(ring_used(&p, 1)); /* it rests */
+	CHECK_EQ(SAY(t, SET_VRING_KICK, .flags = LIBVHOST_REQ_HAS_FD, .fd = p.kick), 0);
+	CHECK(ring_used(&p, 2));
+	libvhost_transport_free(t);
+	fake_free(&p);
+}
