@@ -36,7 +36,7 @@ int lv_conn_open(struct libvhost_backend *b, int sock)
 	return 0;
 }
 
-void lv_conn_close(struct libvhost_backend *b, int err, const char *why)
+static void close_within(struct libvhost_backend *b, int err, const char *why, uint32_t timeout_ms)
 {
 	struct lv_conn *c = &b->conn;
 
@@ -53,8 +53,13 @@ void lv_conn_close(struct libvhost_backend *b, int err, const char *why)
 		lv_fail(&b->err, err, err == -ETIMEDOUT ? LIBVHOST_EK_TIMEOUT : LIBVHOST_EK_PROTOCOL,
 			"back-end %s: connection closed: %s", b->path, why);
 	lv_backend_event(b, LIBVHOST_EVENT_DISCONNECTED, LIBVHOST_NONE, err, why);
-	if (!lv_session_close(&b->session, b->opts.timeout_ms))
+	if (!lv_session_close(&b->session, timeout_ms))
 		b->retry_at = lv_now(b->ctx);
+}
+
+void lv_conn_close(struct libvhost_backend *b, int err, const char *why)
+{
+	close_within(b, err, why, b->opts.timeout_ms);
 }
 
 static void close_for(struct libvhost_backend *b, int err, const struct libvhost_req *req, const char *why)
@@ -63,7 +68,8 @@ static void close_for(struct libvhost_backend *b, int err, const struct libvhost
 	char text[128];
 
 	snprintf(text, sizeof(text), "%s: %s", row ? row->name : "unknown request", why ? why : lv_errno_name(-err));
-	lv_conn_close(b, err, text);
+	/* a handler that let the message wait had its time */
+	close_within(b, err, text, err == -ETIMEDOUT ? LV_LAST_WORD_MS : b->opts.timeout_ms);
 }
 
 /* True = the answer is on its way or there is none. */

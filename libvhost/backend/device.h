@@ -17,6 +17,8 @@
 #define LV_BACKEND_EVENTS 64u
 #define LV_BACKEND_CONFIG 256u
 
+#define LV_LAST_WORD_MS 1 /* for further queues when one is stuck already: they often share its worker */
+
 #define LV_F_LOG_ALL (1ull << 26) /* VHOST_F_LOG_ALL */
 #define LV_ADDR_LOG  1u		  /* VHOST_VRING_F_LOG, the only flag of ring addresses */
 
@@ -131,9 +133,9 @@ int lv_session_set_inflight(struct lv_session *s, struct libvhost_req *req);
 void lv_session_drop_inflight(struct lv_session *s);
 /* Tracks the requests of a ring's new queue if there is a region. 0, or why it cannot be started. */
 int lv_ring_track(struct lv_session *s, struct lv_ring *ring);
-/* Stops the ring after its handler had the time of one message to finish what it took, unless requests may stay in the
+/* Stops the ring after its handler had until the deadline to finish what it took, unless requests may stay in the
  * region. 0, or -ETIMEDOUT: the handler does not return, and the ring runs on when it does. */
-int lv_ring_drain_and_stop(struct lv_session *s, struct lv_ring *ring);
+int lv_ring_drain_and_stop(struct lv_session *s, struct lv_ring *ring, uint64_t deadline);
 
 /* rings.c; handlers */
 int lv_ring_set_num(struct lv_session *s, struct libvhost_req *req);

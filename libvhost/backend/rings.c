@@ -114,7 +114,7 @@ int lv_ring_get_base(struct lv_session *s, struct libvhost_req *req)
 	int rc = -EINVAL;
 
 	if (ring)
-		rc = lv_ring_drain_and_stop(s, ring);
+		rc = lv_ring_drain_and_stop(s, ring, lv_deadline(s->b->ctx, s->b->opts.timeout_ms));
 	if (rc == 0)
 		req->result[0] = ring->base;
 	return rc;

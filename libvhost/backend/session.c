@@ -7,7 +7,6 @@
 #include "vring/vring.h"
 
 #define F_PROTOCOL_FEATURES (1ull << 30)
-#define LAST_WORD_MS	    1 /* for further queues when one is stuck already: they often share its worker */
 #define STATUS_FEATURES_OK  8u
 
 int lv_session_open(struct lv_session *s)
@@ -41,7 +40,7 @@ static int start_over(struct lv_session *s)
 	int rc = 0;
 
 	for (uint32_t q = 0; q < s->b->opts.num_queues; q++) {
-		int stopped = lv_ring_stop(s, &s->rings[q], rc < 0 ? LAST_WORD_MS : s->b->opts.timeout_ms);
+		int stopped = lv_ring_stop(s, &s->rings[q], rc < 0 ? LV_LAST_WORD_MS : s->b->opts.timeout_ms);
 
 		if (stopped < 0)
 			rc = stopped;
@@ -178,11 +177,12 @@ static int set_config(struct lv_session *s, struct libvhost_req *req)
  */
 static int clear_status(struct lv_session *s)
 {
+	const uint64_t deadline = lv_deadline(s->b->ctx, s->b->opts.timeout_ms);
 	int rc = 0;
 
 	for (uint32_t q = 0; q < s->b->opts.num_queues; q++) {
 		struct lv_ring *ring = &s->rings[q];
-		int stopped = rc < 0 ? lv_ring_stop(s, ring, LAST_WORD_MS) : lv_ring_drain_and_stop(s, ring);
+		int stopped = lv_ring_drain_and_stop(s, ring, deadline);
 
 		if (stopped < 0)
 			rc = stopped;
@@ -271,7 +271,7 @@ bool lv_session_close(struct lv_session *s, uint32_t timeout_ms)
 	s->open = false;
 	lv_channel_close(s);
 	for (uint32_t q = 0; q < s->b->opts.num_queues; q++) {
-		if (lv_ring_stop(s, &s->rings[q], clean ? timeout_ms : LAST_WORD_MS) < 0)
+		if (lv_ring_stop(s, &s->rings[q], clean ? timeout_ms : LV_LAST_WORD_MS) < 0)
 			clean = false;
 		else
 			lv_ring_clear(&s->rings[q]);

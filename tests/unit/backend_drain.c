@@ -125,3 +125,62 @@ TEST(backend_drain, a_stop_that_succeeds_in_the_end)
 	libvhost_transport_free(t);
 	fake_free(&p);
 }
+
+static uint64_t now_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+
+TEST(backend_drain, a_stop_has_one_deadline)
+{
+	struct keeper k = {.stuck = true};
+	const struct libvhost_backend_opts opts = {.ops = &keeping, .arg = &k, .timeout_ms = TIMEOUT_MS};
+	struct fake p;
+	struct libvhost_transport *t = in_process(&p, &opts, 0);
+	uint64_t began;
+
+	ring_offer(&p);
+	wait_taken(&k, 1);
+	began = now_ms();
+	CHECK_EQ(SAY(t, GET_VRING_BASE), -ETIMEDOUT);
+	began = now_ms() - began;
+	CHECK(began >= TIMEOUT_MS &&
+	      began < TIMEOUT_MS * 9 / 5); /* with one each for drain and removal twice as long */
+	k.stuck = false;
+	libvhost_transport_free(t);
+	fake_free(&p);
+}
+
+static struct fake on_a_socket(const struct libvhost_backend_opts *opts)
+{
+	struct fake p = fake_new(opts);
+
+	handshake(&p);
+	CHECK_EQ(ask_u64(&p, LIBVHOST_OP_SET_PROTOCOL_FEATURES, PF(REPLY_ACK)), 0);
+	CHECK_EQ(ring_up(&p, 0), 0);
+	return p;
+}
+
+/* On a socket no base can be told, so that the connection ends with the same deadline. */
+TEST(backend_drain, a_stop_that_fails_ends_the_connection_in_time)
+{
+	struct keeper k = {.stuck = true};
+	const struct libvhost_backend_opts opts = {.ops = &keeping, .arg = &k, .timeout_ms = TIMEOUT_MS};
+	struct fake p = on_a_socket(&opts);
+	const uint32_t state[2] = {0};
+	uint64_t began;
+
+	ring_offer(&p);
+	wait_taken(&k, 1);
+	began = now_ms();
+	send_msg(&p, LIBVHOST_OP_GET_VRING_BASE, 0, state, sizeof(state), NULL, 0);
+	CHECK(closed(&p));
+	CHECK(now_ms() - began < TIMEOUT_MS * 9 / 5);
+	k.stuck = false;
+	for (int i = 0; i < 100 && libvhost_backend_adopt(p.b, p.sock) == -EBUSY; i++)
+		CHECK_EQ(libvhost_backend_dispatch(p.b, 100), 0);
+	fake_free(&p);
+}
