@@ -23,8 +23,8 @@ struct libvhost_backend_ops {
 	 * Serves one queue on a worker; see libvhost_ring_fn. @p arg is the backend's arg.
 	 *
 	 * A handler may keep requests beyond its return and push them in a later call (it returns 1 until it has none).
-	 * When the front-end stops the queue, it is called on for up to timeout_ms until all are pushed, and is given
-	 * no new ones. A front-end that negotiated GET_VRING_BASE_INFLIGHT and handed over a region does not wait: what
+	 * When the front-end stops the queue, disabled or not, it is called on for up to timeout_ms until all are
+	 * pushed, and is given no new ones. A front-end that negotiated GET_VRING_BASE_INFLIGHT and handed over a region does not wait: what
 	 * is kept then stays marked there. What was kept when a queue stopped belongs to nobody: its memory may be
 	 * gone, and with a region the next start pops it again, before anything new. A handler knows the first call of
 	 * a start by libvhost_vq_info.requests being 0, and forgets there what it kept.

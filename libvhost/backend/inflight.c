@@ -172,7 +172,7 @@ static int drain(struct lv_session *s, struct lv_ring *ring, uint64_t deadline)
 	const uint64_t handed_over = s->wire.protocol_features >> LIBVHOST_PROTOCOL_F_GET_VRING_BASE_INFLIGHT & 1;
 	int rc;
 
-	if (!ring->on_worker || (handed_over && s->inflight.map))
+	if (!ring->vq || ring->broken || (handed_over && s->inflight.map))
 		return 0;
 	while ((rc = lv_ring_pause(s, ring, left_ms(s, deadline))) == 0) {
 		if (!ring->vq->in_flight || ring->vq->broken || !lv_left_ms(s->b->ctx, deadline))

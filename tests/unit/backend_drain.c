@@ -126,6 +126,29 @@ TEST(backend_drain, a_stop_that_succeeds_in_the_end)
 	fake_free(&p);
 }
 
+/* One that is disabled takes nothing until it is enabled again. */
+TEST(backend_drain, a_stop_of_a_disabled_ring_that_fails)
+{
+	struct keeper k = {.stuck = true};
+	const struct libvhost_backend_opts opts = {.ops = &keeping, .arg = &k, .timeout_ms = 50};
+	struct fake p;
+	struct libvhost_transport *t = in_process(&p, &opts, F30);
+
+	CHECK_EQ(SAY(t, SET_VRING_ENABLE, .arg.num = 1), 0);
+	ring_offer(&p);
+	wait_taken(&k, 1);
+	CHECK_EQ(SAY(t, SET_VRING_ENABLE, .arg.num = 0), 0);
+	ring_offer(&p);
+	CHECK_EQ(SAY(t, GET_VRING_BASE), -ETIMEDOUT);
+	k.release = true;
+	k.stuck = false;
+	CHECK(ring_used(&p, 1));
+	CHECK_EQ(SAY(t, SET_VRING_ENABLE, .arg.num = 1), 0);
+	CHECK(ring_used(&p, 2));
+	libvhost_transport_free(t);
+	fake_free(&p);
+}
+
 static uint64_t now_ms(void)
 {
 	struct timespec t;
@@ -182,5 +205,23 @@ TEST(backend_drain, a_stop_that_fails_ends_the_connection_in_time)
 	k.stuck = false;
 	for (int i = 0; i < 100 && libvhost_backend_adopt(p.b, p.sock) == -EBUSY; i++)
 		CHECK_EQ(libvhost_backend_dispatch(p.b, 100), 0);
+	fake_free(&p);
+}
+
+/* Front-ends disable a ring before they ask where it stopped. */
+TEST(backend_drain, a_disabled_ring_drains)
+{
+	struct keeper k = {0};
+	const struct libvhost_backend_opts opts = {.ops = &keeping, .arg = &k};
+	struct fake p = on_a_socket(&opts);
+
+	ring_offer(&p);
+	wait_taken(&k, 1);
+	CHECK_EQ(ask_state(&p, LIBVHOST_OP_SET_VRING_ENABLE, 0, 0), 0);
+	ring_offer(&p);
+	k.release = true;
+	CHECK_EQ(get_base(&p, 0), 1);
+	CHECK(ring_used(&p, 1));
+	CHECK_EQ(k.taken, 1);
 	fake_free(&p);
 }
