@@ -199,7 +199,9 @@ LIBVHOST_API int libvhost_dev_set_queue(struct libvhost_dev *dev, uint32_t index
  * -EINVAL. Since 0.1. */
 LIBVHOST_API int libvhost_dev_get_queue(struct libvhost_dev *dev, uint32_t index, struct libvhost_queue *queue);
 
-/** Forgets a queue. @return 0; -ENOENT; -EBUSY (running). Since 0.1. */
+/** Forgets a queue that rests: its set-up, and what a stop left of it in the inflight region, whose requests the ring
+ * of the next set-up does not have. To change a queue and keep what is in flight, set it up again without clearing it.
+ * @return 0; -ENOENT; -EBUSY (running). Since 0.1. */
 LIBVHOST_API int libvhost_dev_clear_queue(struct libvhost_dev *dev, uint32_t index);
 
 /** Replaces a queue's kick descriptor, also while running. -1 = polling. @return 0; -ENOENT; -EBADF; -EINVAL (IN_BAND);
@@ -259,7 +261,7 @@ LIBVHOST_API int libvhost_dev_start_queue(struct libvhost_dev *dev, uint32_t ind
  * errors of exec. Since 0.1. */
 LIBVHOST_API int libvhost_dev_stop_queue(struct libvhost_dev *dev, uint32_t index, uint32_t timeout_ms);
 
-/** The guest reset one queue (virtio 1.2, 2.6.1): stops it if it runs and forgets its set-up and what was in flight.
+/** The guest reset one queue (virtio 1.2, 2.6.1): stops it if it runs and forgets it as clear_queue does.
  * @return 0; -ENOENT; -EBUSY; errors of exec. Since 0.1. */
 LIBVHOST_API int libvhost_dev_reset_queue(struct libvhost_dev *dev, uint32_t index, uint32_t timeout_ms);
 

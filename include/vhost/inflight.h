@@ -5,9 +5,9 @@
  * one executes exactly those again.
  *
  * A device made with LIBVHOST_DEV_INFLIGHT needs none of these calls: its first start gets a region from the peer,
- * later starts and reconnects hand it over again, reset and cleanup let it go. They are for a host that shares, saves
- * or migrates the region. A request that was in flight when the back-end died may be *executed* twice; it *completes*
- * in the ring once.
+ * later starts and reconnects hand it over again, clear_queue and reset_queue empty a queue's part, reset and cleanup
+ * let it go. They are for a host that shares, saves or migrates the region. A request that was in flight when the
+ * back-end died may be *executed* twice; it *completes* in the ring once.
  */
 #ifndef LIBVHOST_INFLIGHT_H
 #define LIBVHOST_INFLIGHT_H

@@ -275,8 +275,10 @@ int libvhost_dev_clear_queue(struct libvhost_dev *dev, uint32_t index)
 		r = lv_fail(&dev->err, -EBUSY, LIBVHOST_EK_STATE, "queue %u: disable its notifier first", index);
 	else
 		r = check_rests(dev, index, "clear_queue");
-	if (!r)
+	if (!r) {
+		lv_inflight_forget_queue(dev, index);
 		forget(dev, index);
+	}
 	pthread_mutex_unlock(&dev->lock);
 	return r;
 }

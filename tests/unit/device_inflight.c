@@ -501,6 +501,32 @@ TEST(device_inflight, a_stop_that_leaves_requests_continues_at_the_used_index)
 	CHECK_EQ(libvhost_dev_stop(r.dev, NULL), 0);
 	CHECK_EQ(libvhost_dev_get_queue(r.dev, 1, &q), 0);
 	CHECK_EQ(q.base, 4);
+/* A cleared queue is forgotten, a queue that is set up again is the same one. */
+TEST(device_inflight, a_cleared_queue_takes_its_marks_along)
+{
+	const struct libvhost_queue again = devrig_queue(2);
+	struct devrig r;
+
+	rig_ready(&r, LIBVHOST_DEV_STOP_INFLIGHT);
+	CHECK_EQ(libvhost_dev_start(r.dev, NULL), 0);
+	mark(&r, 1, 5, 1);
+	mark(&r, 2, 6, 1);
+	CHECK_EQ(libvhost_dev_clear_queue(r.dev, 1), -EBUSY);
+	CHECK_EQ(libvhost_dev_stop(r.dev, NULL), 0);
+	CHECK(marked(&r, 1, 5));
+	CHECK_EQ(libvhost_dev_clear_queue(r.dev, 1), 0);
+	CHECK(!marked(&r, 1, 5));
+	CHECK_EQ(libvhost_dev_set_queue(r.dev, 2, &again), 0);
+	CHECK(marked(&r, 2, 6));
+	CHECK_EQ(libvhost_dev_start(r.dev, NULL), 0);
+	mark(&r, 3, 7, 1);
+	CHECK_EQ(libvhost_dev_stop_queue(r.dev, 3, 0), 0); /* the others run on */
+	CHECK_EQ(libvhost_dev_clear_queue(r.dev, 3), 0);
+	CHECK(!marked(&r, 3, 7));
+	CHECK(marked(&r, 2, 6));
+	devrig_close(&r);
+}
+
 	devrig_close(&r);
 	rig_ready(&r, 0); /* a peer that drains says where it stopped */
 	CHECK_EQ(libvhost_dev_start(r.dev, NULL), 0);
