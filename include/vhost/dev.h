@@ -145,7 +145,7 @@ LIBVHOST_API uint64_t libvhost_get_features(struct libvhost_dev *dev, const uint
 
 /**
  * Records which bits of @p bits (same list form) the guest accepted in @p features. Bits outside the list are
- * untouched. Sent at start.
+ * untouched. Sent at start, which refuses RING_PACKED without VERSION_1.
  * @return 0; -EBUSY (running or operation in progress); -EINVAL (accepts what the peer does not offer). Since 0.1.
  */
 LIBVHOST_API int libvhost_ack_features(struct libvhost_dev *dev, const uint8_t *bits, uint64_t features);
@@ -156,7 +156,8 @@ LIBVHOST_API int libvhost_ack_features(struct libvhost_dev *dev, const uint8_t *
 LIBVHOST_API int libvhost_get_features_ex(struct libvhost_dev *dev, uint64_t *features, uint32_t words);
 
 /** Replaces everything the guest accepted. Bits 26, 27 and 30 are the library's and are ignored here. ACCESS_PLATFORM
- * (33) is masked without an IOMMU. @return 0; -EBUSY; -EINVAL (not offered). Since 0.1. */
+ * (33) is masked without an IOMMU. @return 0; -EBUSY; -EINVAL (not offered; RING_PACKED without VERSION_1). Since 0.1.
+ */
 LIBVHOST_API int libvhost_ack_features_ex(struct libvhost_dev *dev, const uint64_t *features, uint32_t words);
 
 /** One queue, as set and as read. Since 0.1. */
@@ -228,8 +229,8 @@ LIBVHOST_API int libvhost_dev_disable_notifiers(struct libvhost_dev *dev);
 /**
  * Sends features, memory and queues, then lets the rings run. Two waits: features, memory and rings are confirmed
  * before anything that lets the peer touch guest memory is sent.
- * @return 0; -EINPROGRESS (ASYNC); -EINVAL (no queue, a queue outside the map); -EBUSY; -EALREADY (running); errors of
- * exec; -EIO (refused). Since 0.1.
+ * @return 0; -EINPROGRESS (ASYNC); -EINVAL (no queue, a queue outside the map, RING_PACKED accepted without VERSION_1);
+ * -EBUSY; -EALREADY (running); errors of exec; -EIO (refused). Since 0.1.
  */
 LIBVHOST_API int libvhost_dev_start(struct libvhost_dev *dev, const struct libvhost_call_opts *opts);
 

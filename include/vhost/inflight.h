@@ -32,8 +32,9 @@ struct libvhost_inflight {
 /**
  * Gets a region now instead of at the first start: sends features and ring sizes, then asks the peer. Needed before
  * load_inflight and save_inflight of a device that never ran. With a region: no effect.
- * @return 0; -EINVAL (no queue is set up); -ENOTSUP (INFLIGHT not negotiated); -EBUSY (running); -EPROTO (the peer's
- * region is too small or its file is); errors of exec. Since 0.1.
+ * @return 0; -EINVAL (no queue is set up, RING_PACKED accepted without VERSION_1); -ENOTSUP (INFLIGHT not negotiated);
+ * -EBUSY (running); -EPROTO (the peer's region is too small, or its file is or is of another kind); errors of exec.
+ * Since 0.1.
  */
 LIBVHOST_API int libvhost_dev_prepare_inflight(struct libvhost_dev *dev, uint32_t timeout_ms);
 

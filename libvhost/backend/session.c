@@ -74,6 +74,10 @@ static int set_features(struct lv_session *s, struct libvhost_req *req)
 
 	if (features & ~s->b->features)
 		return -EINVAL;
+	/* virtio 1.3, 6: bits above 31 belong to devices that are not legacy; a packed ring has no other form */
+	if (features & LV_F_RING_PACKED && !(features & LV_F_VERSION_1))
+		return lv_fail(&s->b->err, -EINVAL, LIBVHOST_EK_PROTOCOL,
+			       "back-end: SET_FEATURES: RING_PACKED (bit 34) without VERSION_1 (bit 32); accept both");
 	for (uint32_t q = 0; changed & ~LV_F_LOG_ALL && q < s->b->opts.num_queues; q++)
 		if (s->rings[q].vq)
 			return -EBUSY;

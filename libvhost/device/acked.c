@@ -46,6 +46,17 @@ int libvhost_get_features_ex(struct libvhost_dev *dev, uint64_t *features, uint3
 	return 0;
 }
 
+int lv_features_check(struct libvhost_dev *dev, const uint64_t *words, const char *call)
+{
+	if (!(words[0] & LV_BIT(LV_F_RING_PACKED)) || words[0] & LV_BIT(LV_F_VERSION_1))
+		return 0;
+	return lv_fail(
+		&dev->err, -EINVAL, LIBVHOST_EK_ARGUMENT,
+		"%s: RING_PACKED (bit 34) is accepted without VERSION_1 (bit 32), which packed rings are part of; "
+		"accept both or neither",
+		call);
+}
+
 /* Lock held. */
 static int accept_features(struct libvhost_dev *dev, const uint64_t words[LIBVHOST_FEATURE_WORDS])
 {
@@ -97,7 +108,9 @@ int libvhost_ack_features_ex(struct libvhost_dev *dev, const uint64_t *features,
 		return r;
 	memcpy(all, features, words * sizeof(*all));
 	all[0] &= ~(OWN_BITS | LV_BIT(LV_F_ACCESS_PLATFORM));
-	r = accept_features(dev, all);
+	r = lv_features_check(dev, all, "ack_features_ex");
+	if (!r)
+		r = accept_features(dev, all);
 	pthread_mutex_unlock(&dev->lock);
 	return r;
 }

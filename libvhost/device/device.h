@@ -302,6 +302,8 @@ void lv_queues_report_unknown(struct libvhost_dev *dev);
 
 /* Checks that all queues lie in the map and that there is one to start. */
 int lv_queues_check(struct libvhost_dev *dev, const struct lv_record *rec, const struct lv_snapshot *mem);
+/* The accepted features as a whole: packed rings are for devices that are not legacy (virtio 1.3, 6). 0 or -EINVAL. */
+int lv_features_check(struct libvhost_dev *dev, const uint64_t *words, const char *call);
 /* Descriptors that are made late: error eventfds, private call eventfds of masked queues. */
 int lv_queues_make_fds(struct libvhost_dev *dev);
 void lv_queues_drop_all(struct libvhost_dev *dev);

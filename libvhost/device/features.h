@@ -13,6 +13,7 @@ enum {
 	LV_F_LOG_ALL = 26,	   /* dirty log */
 	LV_F_NET_HDR = 27,	   /* VHOST_NET_F_VIRTIO_NET_HDR; collides with VIRTIO_F_ANY_LAYOUT */
 	LV_F_PROTOCOL = 30,	   /* vhost-user protocol features follow */
+	LV_F_VERSION_1 = 32,	   /* not a legacy device */
 	LV_F_ACCESS_PLATFORM = 33, /* ring addresses go through an IOMMU */
 	LV_F_RING_PACKED = 34,
 	LV_F_IN_ORDER = 35

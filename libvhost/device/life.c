@@ -136,8 +136,10 @@ static int start_ended(struct libvhost_dev *dev, int r)
 
 static int check_start(struct libvhost_dev *dev)
 {
-	int r = lv_queues_check(dev, dev->op.work, dev->op.mem);
+	int r = lv_features_check(dev, dev->op.work->acked, "start");
 
+	if (!r)
+		r = lv_queues_check(dev, dev->op.work, dev->op.mem);
 	if (!r)
 		r = lv_queues_make_fds(dev);
 	if (!r)

@@ -158,3 +158,18 @@ TEST(backend_packed, a_ring_that_breaks_is_reported)
 	CHECK_HAS(e.text, "slot 0: request with buffer id 7");
 	fake_free(&p);
 }
+
+TEST(backend_packed, not_without_version_1)
+{
+	struct libvhost_error e = {.size = sizeof(e)};
+	struct fake p = up(0);
+
+	CHECK_EQ(ask_u64(&p, OP(SET_FEATURES), F30 | F_PACKED), -EINVAL);
+	CHECK_EQ(libvhost_backend_error(p.b, &e), 0);
+	CHECK_HAS(e.text, "SET_FEATURES: RING_PACKED (bit 34) without VERSION_1 (bit 32)");
+	CHECK_EQ(ask_u64(&p, OP(SET_FEATURES), F30 | F_VERSION | F_PACKED), 0); /* the refusal changed nothing */
+	CHECK_EQ(set_up(&p, NUM, LV_PACKED_BASE), 0);
+	CHECK_EQ(go(&p), 0);
+	CHECK(served(&p, LV_POS_WRAP));
+	fake_free(&p);
+}

@@ -3,6 +3,7 @@
 #include "devrig.h"
 
 #include "core/wire.h"
+#include "vring/inflight.h"
 #include "vring/packed.h"
 
 #define OP(name) LIBVHOST_OP_##name
@@ -253,5 +254,36 @@ TEST(device_packed, rings_with_work_are_kicked)
 		CHECK_EQ(libvhost_dev_get_queue(r.dev, i, &q), 0);
 		CHECK_EQ(lv_eventfd_drain(q.kick_fd), i); /* the other one's bits are of another lap */
 	}
+	devrig_close(&r);
+}
+
+/* The two bits may come one after the other, so that the start has the last word. */
+TEST(device_packed, not_without_version_1)
+{
+	static const uint8_t bits[] = {32, 34, LIBVHOST_INVALID_FEATURE_BIT};
+	const uint64_t alone = PACKED, both = 1ull << 32 | PACKED;
+	struct libvhost_dev_info info = {.size = sizeof(info)};
+	struct devrig r;
+
+	devrig_init(&r);
+	r.f.features |= PACKED;
+	r.f.protocol |= 1ull << LIBVHOST_PROTOCOL_F_INFLIGHT_SHMFD;
+	r.opts.flags = LIBVHOST_DEV_INFLIGHT;
+	CHECK_EQ(devrig_open(&r), 0);
+	devrig_queues(&r, 1);
+	CHECK_EQ(libvhost_ack_features_ex(r.dev, &alone, 1), -EINVAL);
+	CHECK_HAS(devrig_error(&r).text, "RING_PACKED (bit 34) is accepted without VERSION_1 (bit 32)");
+	CHECK_EQ(libvhost_dev_info(r.dev, &info), 0);
+	CHECK_EQ(info.acked_features[0], 0);
+	CHECK_EQ(libvhost_ack_features(r.dev, bits, alone), 0);
+	fake_arm(&r.f);
+	CHECK_EQ(libvhost_dev_start(r.dev, NULL), -EINVAL);
+	CHECK_HAS(devrig_error(&r).text, "start: RING_PACKED");
+	CHECK_EQ(libvhost_dev_prepare_inflight(r.dev, 0), -EINVAL);
+	CHECK_HAS(devrig_error(&r).text, "prepare_inflight: RING_PACKED");
+	CHECK_EQ(r.f.nseen, 0);
+	CHECK_EQ(libvhost_ack_features(r.dev, bits, both), 0);
+	r.f.region = lv_inflight_queue_bytes(DEVRIG_NUM, 1);
+	CHECK_EQ(libvhost_dev_start(r.dev, NULL), 0);
 	devrig_close(&r);
 }
