@@ -13,14 +13,36 @@ static bool is_packed(const struct libvhost_vq *vq)
 	return vq->opts.features & LV_F_RING_PACKED;
 }
 
+static void mark_noted(struct libvhost_vq *vq)
+{
+	if (!vq->dirty.count)
+		return;
+	lv_log_fence();
+	for (uint32_t i = 0; i < vq->dirty.count; i++)
+		lv_log_mark_fenced(vq->log, vq->dirty.range[i].gpa, vq->dirty.range[i].len);
+}
+
+static void mark_all(struct libvhost_vq *vq)
+{
+	mark_noted(vq);
+	vq->dirty.count = 0;
+}
+
+/*
+ * A worker flushes after each call of its handler, so that little is noted while a queue rests: what a queue that broke
+ * could not flush. It was written all the same. Whether the front-end reads the old log once more is its business: both
+ * get it.
+ */
 void lv_vq_set_log(struct libvhost_vq *vq, struct lv_log *log, bool data, uint64_t used_log)
 {
 	struct libvhost_vq_layout l = {.size = sizeof(l)};
 
+	mark_noted(vq);
 	vq->log = log && (data || used_log != LV_NOT_LOGGED) ? log : NULL;
 	vq->log_data = data;
 	vq->used_log = used_log;
-	vq->dirty.count = 0;
+	if (!vq->log || !data)
+		vq->dirty.count = 0;
 	if (!vq->log || used_log == LV_NOT_LOGGED)
 		return;
 	/* it may have been written since the caller's last look: the notification wish, when the queue was made */
@@ -32,14 +54,6 @@ void lv_vq_set_log(struct libvhost_vq *vq, struct lv_log *log, bool data, uint64
 	} else if (libvhost_vq_layout(vq->opts.num, vq->opts.features, &l) == 0) {
 		lv_vq_mark_used(vq, 0, l.used_bytes);
 	}
-}
-
-static void mark_all(struct libvhost_vq *vq)
-{
-	lv_log_fence();
-	for (uint32_t i = 0; i < vq->dirty.count; i++)
-		lv_log_mark_fenced(vq->log, vq->dirty.range[i].gpa, vq->dirty.range[i].len);
-	vq->dirty.count = 0;
 }
 
 void lv_vq_mark_data(struct libvhost_vq *vq)

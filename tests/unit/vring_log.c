@@ -149,6 +149,38 @@ TEST(vring_log, may_come_between_pop_and_push)
 	between(LV_F_RING_PACKED | F_INDIRECT);
 }
 
+/* What is written and not flushed when the log changes is in both, and in the only one when there is no next. */
+static void replaced(uint64_t features)
+{
+	struct lv_log *next;
+	struct logrig l;
+
+	log_new(&l, 8, features);
+	CHECK_EQ(lv_log_new(DATA + HALF, &next), 0);
+	offer_four(&l);
+	serve(&l, 1);
+	lv_vq_set_log(l.r.dev, next, true, LV_NOT_LOGGED);
+	CHECK(take_mark(&l, DATA + 0x2000));
+	CHECK(clean(&l));
+	CHECK(libvhost_vq_flush(l.r.dev) >= 0);
+	lv_log_put(l.log);
+	l.log = next;
+	CHECK(take_mark(&l, DATA + 0x2000));
+	offer_four(&l);
+	serve(&l, 1);
+	lv_vq_set_log(l.r.dev, NULL, false, LV_NOT_LOGGED);
+	CHECK(take_mark(&l, DATA + 0x2000));
+	CHECK(libvhost_vq_flush(l.r.dev) >= 0);
+	CHECK(clean(&l));
+	log_free(&l);
+}
+
+TEST(vring_log, nothing_is_lost_between_two_logs)
+{
+	replaced(F_INDIRECT);
+	replaced(LV_F_RING_PACKED);
+}
+
 TEST(vring_log, more_requests_than_a_batch_holds)
 {
 	struct logrig l;
