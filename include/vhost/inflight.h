@@ -20,9 +20,9 @@ extern "C" {
 
 /** A region. Since 0.1. */
 struct libvhost_inflight {
-	uint32_t size;	      /**< sizeof(struct libvhost_inflight) */
-	int32_t fd;	      /**< shared file */
-	uint64_t mmap_size;   /**< bytes */
+	uint32_t size;	    /**< sizeof(struct libvhost_inflight) */
+	int32_t fd;	    /**< shared file: a memfd, or of tmpfs or hugetlbfs; no read of another can be relied on */
+	uint64_t mmap_size; /**< bytes */
 	uint64_t mmap_offset; /**< offset in the file, bytes */
 	uint32_t num_queues;  /**< 1..256 */
 	uint32_t queue_size;  /**< entries of the largest ring, 1..32768 */
@@ -42,8 +42,8 @@ LIBVHOST_API int libvhost_dev_prepare_inflight(struct libvhost_dev *dev, uint32_
 LIBVHOST_API int libvhost_dev_get_inflight(struct libvhost_dev *dev, struct libvhost_inflight *inflight);
 
 /** Uses the given region (of another process, or of the device that this one replaces) from the next start on; the
- * descriptor is duplicated. @return 0; -EINVAL (too small for the queues, file shorter than it says); -ENOTSUP; -EBUSY
- * (running); -EBADF; -EMFILE; -ENOMEM. Since 0.1. */
+ * descriptor is duplicated. @return 0; -EINVAL (too small for the queues, file shorter than it says or of another
+ * kind); -ENOTSUP; -EBUSY (running); -EBADF; -EMFILE; -ENOMEM. Since 0.1. */
 LIBVHOST_API int libvhost_dev_set_inflight(struct libvhost_dev *dev, const struct libvhost_inflight *inflight);
 
 /**

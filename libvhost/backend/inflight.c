@@ -66,18 +66,17 @@ static int refuse_file(struct lv_session *s, int rc, const char *why)
 	return lv_fail(&s->b->err, rc, LIBVHOST_EK_PROTOCOL, "back-end: SET_INFLIGHT_FD: %s", why);
 }
 
-/* The same rules as for guest memory. Seals first: a size read before them could shrink in between. */
+/* A worker must not wait for a file. Seals first: a size read before them could shrink in between. */
 static int check_file(struct lv_session *s, int fd, uint64_t end)
 {
-	const int seals = fcntl(fd, F_GET_SEALS);
 	struct stat st;
 
-	if (s->b->opts.flags & LIBVHOST_BACKEND_REQUIRE_SEALS && (seals < 0 || !(seals & F_SEAL_SHRINK)))
+	if (!lv_fd_in_memory(fd))
+		return refuse_file(s, -EINVAL, "the descriptor is neither a memfd nor a file of tmpfs or hugetlbfs");
+	if (s->b->opts.flags & LIBVHOST_BACKEND_REQUIRE_SEALS && !(fcntl(fd, F_GET_SEALS) & F_SEAL_SHRINK))
 		return refuse_file(s, -EPERM, "the file can still shrink; seal the memfd with F_SEAL_SHRINK");
 	if (fstat(fd, &st) < 0)
 		return refuse_file(s, -errno, "the descriptor cannot be looked at");
-	if (!S_ISREG(st.st_mode))
-		return refuse_file(s, -EINVAL, "the descriptor is neither a regular file nor a memfd");
 	if (end > (uint64_t)st.st_size)
 		return refuse_file(s, -EINVAL, "the file is shorter than the region");
 	return 0;

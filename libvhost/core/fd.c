@@ -17,6 +17,11 @@ int lv_fd_dup(int fd)
 	return copy < 0 ? -errno : copy;
 }
 
+int lv_fd_in_memory(int fd)
+{
+	return fcntl(fd, F_GET_SEALS) >= 0;
+}
+
 void lv_fd_close(int fd)
 {
 	const int keep = errno;

@@ -75,6 +75,12 @@ int lv_wire_listen(const char *path, int backlog);
 int lv_wire_accept(int listener);
 /* Duplicates close-on-exec at 3 or above; returns descriptor or negative errno. */
 int lv_fd_dup(int fd);
+/*
+ * Whether fd is a file in memory: a memfd, or of tmpfs or hugetlbfs. Only those can be sealed, and the kernel says so
+ * without asking a file system. Any other may belong to a program (FUSE) or another machine (NFS) that never answers,
+ * not even a stat.
+ */
+int lv_fd_in_memory(int fd);
 /* close that keeps errno and ignores -1. */
 void lv_fd_close(int fd);
 /* Non-blocking close-on-exec eventfd with initial value 0, or negative errno. */

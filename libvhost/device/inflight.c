@@ -24,9 +24,9 @@ int lv_inflight_check_fd(int fd, uint64_t *file)
 	const int mode = fcntl(fd, F_GETFL);
 	struct stat st;
 
-	if (mode < 0 || fstat(fd, &st))
+	if (mode < 0)
 		return -EBADF;
-	if (!S_ISREG(st.st_mode) || (mode & (O_ACCMODE | O_PATH)) != O_RDWR)
+	if ((mode & (O_ACCMODE | O_PATH)) != O_RDWR || !lv_fd_in_memory(fd) || fstat(fd, &st))
 		return -EINVAL;
 	*file = (uint64_t)st.st_size;
 	return 0;
@@ -427,7 +427,7 @@ static int set_inflight(struct libvhost_dev *dev, const struct libvhost_inflight
 
 	if (r)
 		return lv_fail(&dev->err, r, LIBVHOST_EK_ARGUMENT,
-			       "set_inflight: descriptor %d is not a file open for reading and writing", o->fd);
+			       "set_inflight: descriptor %d is not " LV_INFLIGHT_FILE, o->fd);
 	wrong = check_given(dev, o, file);
 	if (wrong)
 		return lv_fail(&dev->err, -EINVAL, LIBVHOST_EK_ARGUMENT,

@@ -44,7 +44,11 @@ void lv_inflight_note(struct lv_record *rec, const struct lv_inflight_shape *sha
 
 /* ---- inflight.c ---- */
 
-/* 0, or why fd cannot be a region of bytes at offset: -EBADF, -EINVAL. *file = its size. */
+/*
+ * 0, or why fd cannot hold a region: -EBADF; -EINVAL (not LV_INFLIGHT_FILE). *file = its size. What back-ends hand out
+ * is a memfd; a read from a file of another kind may never return.
+ */
+#define LV_INFLIGHT_FILE "a memfd (or a file of tmpfs or hugetlbfs) open for reading and writing"
 int lv_inflight_check_fd(int fd, uint64_t *file);
 /* Owns the region that an ended program brought; within an operation. */
 void lv_inflight_collect(struct libvhost_dev *dev, const struct lv_program *prog);

@@ -84,7 +84,7 @@ int lv_take_inflight(struct lv_compile *c)
 	bytes = req->result[0];
 	offset = req->result[1];
 	if (!c->env->inflight_file)
-		return bad_region(c, req, "the descriptor is no file that can be written");
+		return bad_region(c, req, "the descriptor is not " LV_INFLIGHT_FILE);
 	if (bytes < lv_inflight_bytes(&shape))
 		return bad_region(c, req, "that is too small");
 	if (bytes > LV_INFLIGHT_MAX_BYTES)

@@ -34,7 +34,7 @@ static const char *wrong_kind(const struct lv_record *rec, uint32_t kind, int fd
 	case LV_BLOB_FD_INFLIGHT:
 		return !lv_inflight_check_fd(fd, &file) && file >= rec->inflight_bytes + rec->inflight_offset
 			       ? NULL
-			       : "the file of the inflight region, with all its bytes";
+			       : "the file of the inflight region, with all its bytes: " LV_INFLIGHT_FILE;
 	case LV_BLOB_FD_LOG:
 		return S_ISREG(st->st_mode) && (uint64_t)st->st_size >= rec->log_bytes
 			       ? NULL

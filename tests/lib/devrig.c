@@ -105,7 +105,9 @@ static void give_region(struct fake *f, struct libvhost_req *req)
 {
 	const uint64_t bytes = f->region_what == FAKE_REGION_SHORT ? f->region - 1 : f->region;
 	char path[64];
-	int fd = f->region_what == FAKE_REGION_EVENTFD ? lv_eventfd() : memfd(bytes, 0);
+	int fd = f->region_what == FAKE_REGION_EVENTFD ? lv_eventfd()
+		 : f->region_what == FAKE_REGION_DISK  ? disk_file(bytes)
+						       : memfd(bytes, 0);
 
 	if (f->region_what == FAKE_REGION_READONLY) {
 		snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);

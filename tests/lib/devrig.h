@@ -14,7 +14,7 @@
 #define FAKE_NEVER    0xffffffffu
 #define FAKE_FEATURES (1ull << 30 | 1ull << 32 | 1ull << 29 | 1ull << 33 | 1ull << 35)
 
-enum { FAKE_REGION_FILE, FAKE_REGION_SHORT, FAKE_REGION_READONLY, FAKE_REGION_EVENTFD };
+enum { FAKE_REGION_FILE, FAKE_REGION_SHORT, FAKE_REGION_READONLY, FAKE_REGION_EVENTFD, FAKE_REGION_DISK };
 
 struct fake {
 	/* behaviour */

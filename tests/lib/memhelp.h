@@ -47,6 +47,37 @@ static inline int memfd(uint64_t size, unsigned seals)
 	return fd;
 }
 
+/* A new file of size bytes in dir, without a name any more; -1 = that cannot be. */
+static inline int nameless_file(const char *dir, uint64_t size)
+{
+	char path[64];
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/libvhost-XXXXXX", dir);
+	fd = mkostemp(path, O_CLOEXEC);
+	if (fd >= 0) {
+		CHECK_EQ(unlink(path), 0);
+		CHECK_EQ(ftruncate(fd, (off_t)size), 0);
+	}
+	return fd;
+}
+
+/* One that does not lie in memory. */
+static inline int disk_file(uint64_t size)
+{
+	static const char *const dirs[] = {".", "/var/tmp", "/tmp"};
+
+	for (unsigned i = 0; i < 3; i++) {
+		const int fd = nameless_file(dirs[i], size);
+
+		if (fd >= 0 && fcntl(fd, F_GET_SEALS) < 0)
+			return fd;
+		if (fd >= 0)
+			close(fd);
+	}
+	return open("/proc/self/mem", O_RDWR | O_CLOEXEC); /* all is tmpfs here */
+}
+
 static inline struct libvhost_region region(int fd, uint64_t gpa, uint64_t size, uint64_t offset)
 {
 	return (struct libvhost_region){

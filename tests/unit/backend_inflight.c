@@ -141,6 +141,7 @@ TEST(backend_inflight, regions_that_are_none)
 {
 	const uint64_t need = lv_inflight_queue_bytes(8, 0);
 	struct wire_inflight good = {.size = need, .queues = 1, .entries = 8}, w = good;
+	struct libvhost_error e = {.size = sizeof(e)};
 	struct fake p = up(NULL, 0);
 	int small = memfd(need - 1, 0), pair[2];
 	char path[32];
@@ -163,6 +164,11 @@ TEST(backend_inflight, regions_that_are_none)
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", p.ram);
 	pair[0] = open(path, O_RDONLY | O_CLOEXEC);
 	CHECK_EQ(set(&p, &good, pair[0]), -EPERM);
+	close(pair[0]);
+	pair[0] = disk_file(need); /* as a file of FUSE or NFS */
+	CHECK_EQ(set(&p, &good, pair[0]), -EINVAL);
+	CHECK_EQ(libvhost_backend_error(p.b, &e), 0);
+	CHECK_HAS(e.text, "SET_INFLIGHT_FD: the descriptor is neither a memfd nor a file of tmpfs or hugetlbfs");
 	close(pair[0]);
 	good.offset = RAM_BYTES - need; /* up to the last byte, not on a page */
 	CHECK_EQ(set(&p, &good, p.ram), 0);

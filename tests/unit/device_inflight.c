@@ -184,11 +184,13 @@ TEST(device_inflight, files_that_cannot_be_are_refused_and_closed)
 	static const struct {
 		uint32_t what;
 		const char *why;
-	} bad[] = {{FAKE_REGION_SHORT, "file is shorter"},
-		   {FAKE_REGION_READONLY, "no file that can be written"},
-		   {FAKE_REGION_EVENTFD, "no file that can be written"}};
+	} bad[] = {
+		{FAKE_REGION_SHORT, "file is shorter"},
+		{FAKE_REGION_READONLY, "is not a memfd (or a file of tmpfs or hugetlbfs) open for reading and writing"},
+		{FAKE_REGION_EVENTFD, "is not a memfd"},
+		{FAKE_REGION_DISK, "is not a memfd"}};
 
-	for (unsigned i = 0; i < 3; i++) {
+	for (unsigned i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
 		struct libvhost_inflight none = {.size = sizeof(none)};
 		struct devrig r;
 
@@ -361,6 +363,18 @@ TEST(device_inflight, given_by_the_caller)
 	readonly = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
 	i.fd = readonly;
 	CHECK_EQ(libvhost_dev_set_inflight(r.dev, &i), -EINVAL);
+	lv_fd_close(readonly);
+	readonly = disk_file(i.mmap_size); /* as a file of FUSE or NFS */
+	i.fd = readonly;
+	CHECK_EQ(libvhost_dev_set_inflight(r.dev, &i), -EINVAL);
+	CHECK_HAS(devrig_error(&r).text, "is not a memfd (or a file of tmpfs or hugetlbfs)");
+	lv_fd_close(readonly);
+	readonly = nameless_file("/dev/shm", i.mmap_size);
+	i.fd = readonly;
+	CHECK_EQ(libvhost_dev_set_inflight(r.dev, &i), 0);
+	i.fd = file;
+	i.mmap_offset = 4096 + 64;
+	CHECK_EQ(libvhost_dev_set_inflight(r.dev, &i), 0);
 	i.fd = 9999;
 	CHECK_EQ(libvhost_dev_set_inflight(r.dev, &i), -EBADF);
 	CHECK_EQ(region_of(&r).mmap_offset, 4096 + 64); /* as it was */
@@ -487,20 +501,6 @@ TEST(device_inflight, a_file_cut_short_by_the_peer_is_an_error_not_a_signal)
 	devrig_close(&r);
 }
 
-/* ---- what stands in it decides where rings continue ---- */
-
-TEST(device_inflight, a_stop_that_leaves_requests_continues_at_the_used_index)
-{
-	struct libvhost_queue q = {.size = sizeof(q)};
-	struct devrig r;
-
-	rig_ready(&r, LIBVHOST_DEV_STOP_INFLIGHT);
-	CHECK_EQ(libvhost_dev_start(r.dev, NULL), 0);
-	devrig_set_used(&r, 1, 4);
-	r.f.base[1] = 9; /* five requests taken and not completed */
-	CHECK_EQ(libvhost_dev_stop(r.dev, NULL), 0);
-	CHECK_EQ(libvhost_dev_get_queue(r.dev, 1, &q), 0);
-	CHECK_EQ(q.base, 4);
 /* A cleared queue is forgotten, a queue that is set up again is the same one. */
 TEST(device_inflight, a_cleared_queue_takes_its_marks_along)
 {
@@ -527,6 +527,20 @@ TEST(device_inflight, a_cleared_queue_takes_its_marks_along)
 	devrig_close(&r);
 }
 
+/* ---- what stands in it decides where rings continue ---- */
+
+TEST(device_inflight, a_stop_that_leaves_requests_continues_at_the_used_index)
+{
+	struct libvhost_queue q = {.size = sizeof(q)};
+	struct devrig r;
+
+	rig_ready(&r, LIBVHOST_DEV_STOP_INFLIGHT);
+	CHECK_EQ(libvhost_dev_start(r.dev, NULL), 0);
+	devrig_set_used(&r, 1, 4);
+	r.f.base[1] = 9; /* five requests taken and not completed */
+	CHECK_EQ(libvhost_dev_stop(r.dev, NULL), 0);
+	CHECK_EQ(libvhost_dev_get_queue(r.dev, 1, &q), 0);
+	CHECK_EQ(q.base, 4);
 	devrig_close(&r);
 	rig_ready(&r, 0); /* a peer that drains says where it stopped */
 	CHECK_EQ(libvhost_dev_start(r.dev, NULL), 0);

@@ -74,7 +74,7 @@ TEST(plan_inflight, impossible_regions_are_refused_by_name)
 	} bad[] = {
 		{1, 0, 0, "too small"},	       {0, 1, 0, "file is shorter"},
 		{0, 0, 1, "file is shorter"},  {0, 1ull << 62, 0, "file is shorter"},
-		{0, 0, UINT64_MAX, "no file"},
+		{0, 0, UINT64_MAX, "not a memfd"},
 	};
 
 	for (unsigned i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
