@@ -289,12 +289,12 @@ TEST(backend_rings, broken_ring_is_reported_and_revived)
 	fake_free(&p);
 }
 
-static atomic_int hold;
+static atomic_int hold, stuck;
 
 static int stubborn(void *arg, uint32_t queue, struct libvhost_vq *vq)
 {
 	while (queue == 0 && atomic_load(&hold))
-		;
+		atomic_store(&stuck, 1);
 	return fake_serve(arg, queue, vq);
 }
 
@@ -309,6 +309,8 @@ TEST(backend_rings, stuck_handler_does_not_take_the_control_thread_with_it)
 	handshake(&p);
 	atomic_store(&hold, 1);
 	CHECK_EQ(ring_up(&p, 0), 0);
+	while (!atomic_load(&stuck))
+		usleep(100);
 	send_msg(&p, LIBVHOST_OP_GET_VRING_BASE, 0, state, sizeof(state), NULL, 0);
 	CHECK(closed(&p)); /* no base can be told */
 	CHECK_EQ(libvhost_backend_error(p.b, &err), 0);
