@@ -121,37 +121,60 @@ crate() {
 	sed -n "/^name = \"$2\"/{n;s/version = \"\(.*\)\"/\1/p;}" "$top_srcdir/tests/peers/rust/$1/Cargo.lock"
 }
 
-# vhost_blk_build [repaired]: compiles the example block device of Debian's dpdk-doc; sets $vhost_blk to the program.
+# vhost_blk_build [repaired|mortal]: compiles the example block device of Debian's dpdk-doc; sets $vhost_blk to the program.
 # As shipped it looks for the protocol feature INFLIGHT_SHMFD among the virtio features, so that it never reads the region
 # after a restart and never learns where a packed ring begins; and it gives what DPDK's allocator made to free(). "repaired"
-# has both words right.
+# has both words right. "mortal" moreover can die between two steps of completing a request in a packed ring.
 vhost_blk_build() {
 	vhost_blk_sources=/usr/share/dpdk/examples/vhost_blk
 	vhost_blk_cache=$("$top_srcdir/scripts/cache-dir" "vhost_blk-${1:-shipped}" "$vhost_blk_sources"/*.[ch] \
-		"$top_srcdir/tests/lib/peer.sh") || return 1
+		"$top_srcdir/tests/lib/peer.sh" "$top_srcdir/tests/peers/vhost_blk_die.h") || return 1
 	vhost_blk=$vhost_blk_cache/vhost_blk
 	[ -x "$vhost_blk" ] && return
 	mkdir -p "$vhost_blk_cache"
 	cp "$vhost_blk_sources"/*.[ch] "$vhost_blk_cache"
-	if [ "${1-}" = repaired ]; then
+	if [ "${1-}" ]; then
 		sed -i -e 's/inflight_shmfd = !!(features &/inflight_shmfd = !!(protocol_features \&/' \
 			-e 's/\tfree(resubmit_inflight->/\trte_free(resubmit_inflight->/' "$vhost_blk_cache/vhost_blk.c"
 		[ "$(diff "$vhost_blk_cache/vhost_blk.c" "$vhost_blk_sources/vhost_blk.c" | grep -c '^<')" = 2 ] || return 1
 	fi
+	if [ "${1-}" = mortal ]; then
+		# served: executed; counted: the region's used index moved on; used: the ring says so; cleared: no mark any more
+		sed -i -e '/^enqueue_task_packed(/,/^}/ {
+			s/^\trte_vhost_set_last_inflight_io_packed/\tdie("served");\n&/
+			s/^\tdesc = &vq->vring/\tdie("counted");\n&/
+			s/^\trte_vhost_clr_inflight_desc_packed/\tdie("used");\n&/
+			s/^\tvq->last_used_idx +=/\tdie("cleared");\n&/
+		}' "$vhost_blk_cache/vhost_blk.c"
+		[ "$(grep -c '^.die("' "$vhost_blk_cache/vhost_blk.c")" = 4 ] || return 1
+	fi
 	# shellcheck disable=SC2046 # lists of words
-	cc -O2 -DALLOW_EXPERIMENTAL_API $(pkg-config --cflags libdpdk) -o "$vhost_blk.$$" "$vhost_blk_cache"/*.c -pthread \
-		$(pkg-config --libs libdpdk) && mv "$vhost_blk.$$" "$vhost_blk"
+	cc -O2 -DALLOW_EXPERIMENTAL_API $(pkg-config --cflags libdpdk) -o "$vhost_blk.$$" \
+		$([ "${1-}" = mortal ] && echo -D_GNU_SOURCE -include "$top_srcdir/tests/peers/vhost_blk_die.h") "$vhost_blk_cache"/*.c \
+		-pthread $(pkg-config --libs libdpdk) && mv "$vhost_blk.$$" "$vhost_blk"
 }
 
-# vhost_blk_serve [WRAPPER…]: runs it, a 128 MiB memory disk at the fixed name vhost.socket in the current folder; sets
-# $vhost_blk_pid
+# vhost_blk_serve [POINT:N]: runs it, a 128 MiB memory disk at the fixed name vhost.socket in the current folder, which dies
+# when it passes that point for the N-th time; sets $vhost_blk_pid
 vhost_blk_serve() {
 	rm -f vhost.socket
-	RUNTIME_DIRECTORY=$work stdbuf -oL "$@" "$vhost_blk" --no-huge -m 256 --no-pci --lcores "0@0,1@0" --file-prefix=blk --no-telemetry \
-		--log-level=lib.vhost.config:error >"$work/vhost_blk.log" 2>&1 &
+	RUNTIME_DIRECTORY=$work VHOST_BLK_DIE=${1-} stdbuf -oL "$vhost_blk" --no-huge -m 256 --no-pci --lcores "0@0,1@0" \
+		--file-prefix=blk --no-telemetry --log-level=lib.vhost.config:error >"$work/vhost_blk.log" 2>&1 &
 	vhost_blk_pid=$!
 	pids="$pids $vhost_blk_pid"
 	wait_for_socket "$PWD/vhost.socket"
+}
+
+# vhost_blk_dies: waits, at most 10 s, until it is dead by itself
+vhost_blk_dies() {
+	for _ in $(seq 1000); do
+		if ! grep -q '^State:.[^Z]' "/proc/$vhost_blk_pid/status" 2>/dev/null; then
+			wait "$vhost_blk_pid" 2>/dev/null || :
+			return 0
+		fi
+		sleep 0.01
+	done
+	return 1
 }
 
 # vhost_blk_serves: waits until it runs a front-end; DPDK's event thread may sleep a second before it sees a new socket
