@@ -33,7 +33,8 @@ extern "C" {
  * @param fds  in the blob's order, moved, not duplicated: numbers that get_queue handed out stay the same
  * @param nfds  in: room; out: descriptors, which the caller owns (at most 40 + 5 per queue), also with -ENOSPC
  * @return 0; -ENOSPC (room; nothing was changed); -EBUSY (an operation runs, an answer of the peer is still on its way
- * or one of ours not sent: dispatch and try again; SNAPSHOT: running); -EINVAL (LOST, DISCONNECTED, flags); -ENOTSUP
+ * or one of ours not sent: dispatch and try again; SNAPSHOT: running, or the peer stopped a split ring and has not
+ * completed everything that it took: try again); -EINVAL (LOST, DISCONNECTED, flags); -ENOTSUP
  * (a transport that cannot be detached, several parts, a mapped shared-memory window); -EMFILE (a dirty log); -ENOMEM.
  * Since 0.1.
  */

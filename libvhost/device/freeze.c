@@ -9,7 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include "core/wire.h"
+#include "device/features.h"
 #include "memory/backing.h"
+#include "vring/vring.h"
 
 /* What only this process' options say; thaw is told anew. */
 #define HOST_FLAGS (LIBVHOST_DEV_ASYNC | LIBVHOST_DEV_AUTO_RECONNECT | LIBVHOST_DEV_WAIT)
@@ -29,6 +31,27 @@ static void add_fd(struct freezing *f, enum lv_blob_fd_kind kind, uint32_t index
 		return;
 	f->fds[f->blob.nfds] = fd;
 	f->blob.fds[f->blob.nfds++] = (struct lv_blob_fd){(uint32_t)kind, index};
+}
+
+/* Some peers answer GET_VRING_BASE while they still work on requests: qemu-storage-daemon 7.2. What they complete
+ * later would be in no snapshot. */
+static int check_drained(struct libvhost_dev *dev)
+{
+	struct lv_snapshot *mem = lv_mem_snapshot(dev->mem);
+	uint32_t i, left = 0;
+
+	for (i = 0; !lv_queue_packed(dev->rec) && i < dev->rec->num_queues && !left; i++) {
+		const struct lv_record_queue *q = &dev->rec->queue[i];
+
+		if (q->flags & LV_RQ_SET)
+			left = lv_split_in_flight(mem, q->avail, q->used, (uint16_t)q->base, q->num);
+	}
+	lv_snapshot_put(mem);
+	return left ? lv_fail(&dev->err, -EBUSY, LIBVHOST_EK_BUSY,
+			      "freeze: queue %u: the peer said that it stopped at %u and has not completed %u requests "
+			      "before that; try again when it has",
+			      i - 1, dev->rec->queue[i - 1].base, left)
+		    : 0;
 }
 
 static int check_state(struct libvhost_dev *dev, uint32_t flags)
@@ -56,7 +79,7 @@ static int check_state(struct libvhost_dev *dev, uint32_t flags)
 		return lv_fail(&dev->err, -ENOTSUP, LIBVHOST_EK_UNSUPPORTED,
 			       "freeze: the back-end has files mapped into a shared-memory window; reset the device "
 			       "first");
-	return 0;
+	return flags & LIBVHOST_FREEZE_SNAPSHOT ? check_drained(dev) : 0;
 }
 
 static void take_queues(const struct libvhost_dev *dev, struct freezing *f)

@@ -39,6 +39,17 @@ int lv_split_used_idx(const struct lv_snapshot *snap, uint64_t used_gpa, uint16_
 	return read_idx(snap, used_gpa, idx);
 }
 
+uint32_t lv_split_in_flight(const struct lv_snapshot *snap, uint64_t avail_gpa, uint64_t used_gpa, uint16_t base,
+			    uint32_t num)
+{
+	uint16_t avail, used, taken;
+
+	if (read_idx(snap, avail_gpa, &avail) < 0 || read_idx(snap, used_gpa, &used) < 0)
+		return 0;
+	taken = (uint16_t)(base - used);
+	return taken <= num && (uint16_t)(avail - base) <= num ? taken : 0;
+}
+
 int lv_split_has_work(const struct lv_snapshot *snap, uint64_t avail_gpa, uint16_t base)
 {
 	uint16_t idx;

@@ -297,6 +297,9 @@ void lv_vq_mark_event(struct libvhost_vq *vq);
 
 /* The used index in memory: where a split ring whose device died continues. 0 or -EFAULT. */
 int lv_split_used_idx(const struct lv_snapshot *snap, uint64_t used_gpa, uint16_t *idx);
+/* What a device that says that it stopped at base has not completed; 0 also when the ring cannot be like that. */
+uint32_t lv_split_in_flight(const struct lv_snapshot *snap, uint64_t avail_gpa, uint64_t used_gpa, uint16_t base,
+			    uint32_t num);
 /* Whether the driver has offered requests beyond base. 1, 0 or -EFAULT. */
 int lv_split_has_work(const struct lv_snapshot *snap, uint64_t avail_gpa, uint16_t base);
 

@@ -2,6 +2,7 @@
 /* Live upgrade on a real socket: what the peer sees (nothing), what the thawed device can do (everything). */
 #include "upgrade.h"
 
+#include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <time.h>
@@ -406,6 +407,39 @@ TEST(device_freeze, a_snapshot_holds_the_inflight_region)
 	CHECK_EQ(pread(i.fd, got, sizeof(got), (off_t)i.mmap_offset + 40), sizeof(got));
 	CHECK_MEM(got, mark, sizeof(mark));
 	CHECK_EQ(devrig_state(&u.w.r), LIBVHOST_DEV_RUNNING);
+	up_close(&u);
+}
+
+static void put_index(struct upgrade *u, uint64_t ring, uint16_t index)
+{
+	void *at;
+
+	CHECK_EQ(libvhost_mem_translate(u->w.r.g.mem, ring + 2, 2, &at, NULL), 0);
+	*(uint16_t *)at = htole16(index);
+}
+
+/* As qemu-storage-daemon 7.2 does: GET_VRING_BASE is answered, and the last request completes afterwards. */
+TEST(device_freeze, a_snapshot_waits_for_what_a_stopped_peer_works_on)
+{
+	struct libvhost_queue q = {.size = sizeof(q)};
+	size_t len = 0;
+	uint32_t nfds = 0;
+	struct upgrade u;
+
+	up_init(&u);
+	up_open(&u, 3, true);
+	CHECK_EQ(libvhost_dev_get_queue(u.w.r.dev, 1, &q), 0);
+	u.w.p.ring[1].base = 3;
+	put_index(&u, q.avail, 7);
+	put_index(&u, q.used, 1);
+	CHECK_EQ(libvhost_dev_stop(u.w.r.dev, NULL), 0);
+	CHECK_EQ(libvhost_dev_freeze(u.w.r.dev, LIBVHOST_FREEZE_SNAPSHOT, NULL, &len, NULL, &nfds), -EBUSY);
+	CHECK_HAS(devrig_error(&u.w.r).text, "queue 1: the peer said that it stopped at 3 and has not completed 2");
+	put_index(&u, q.used, 3);
+	CHECK_EQ(libvhost_dev_freeze(u.w.r.dev, LIBVHOST_FREEZE_SNAPSHOT, NULL, &len, NULL, &nfds), 0);
+	put_index(&u, q.used, 0); /* nothing that can be: 65534 offered, 3 completed */
+	put_index(&u, q.avail, 1);
+	CHECK_EQ(libvhost_dev_freeze(u.w.r.dev, LIBVHOST_FREEZE_SNAPSHOT, NULL, &len, NULL, &nfds), 0);
 	up_close(&u);
 }
 
