@@ -3,13 +3,10 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
 
-#include "blk_driver.h"
+#include "blk_load.h"
 #include "cli.h"
 #include "fail_nth.h"
-#include "histogram.h"
 #include "pattern.h"
 
 struct args {
@@ -20,21 +17,10 @@ struct args {
 	bool verify, json, quiet;
 };
 
-struct phase {
-	const char *name;
-	uint32_t type;
-	uint64_t next, end; /* byte offsets */
-	uint64_t requests, bytes;
-	double seconds, until;
-	struct histogram latency;
-};
-
 struct test {
 	struct args args;
-	struct blk_driver driver;
+	struct blk_load load;
 	struct libvhost_ctx *ctx; /* of the transport that lets requests fail */
-	struct phase *phase;
-	uint64_t verified;
 };
 
 enum { OPT_NO_VERIFY = 1000, OPT_POLL, OPT_RECONNECT, OPT_BLOCK, OPT_FAIL_NTH, OPT_INFLIGHT, OPT_PACKED };
@@ -122,91 +108,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	}
 }
 
-static int done(void *arg, const struct blk_slot *slot, uint8_t *data, uint8_t status)
-{
-	struct test *t = arg;
-	struct phase *p = t->phase;
-	size_t bad;
-
-	if (status != BLK_S_OK)
-		return complain("%s of %u bytes at byte %" PRIu64 " failed with status %u", p->name, slot->bytes,
-				slot->sector * SECTOR, status);
-	if (slot->type == BLK_T_IN && t->args.verify) {
-		if (!pattern_check(data, slot->bytes, slot->sector, t->args.seed, &bad))
-			return complain("wrong data at byte %" PRIu64, slot->sector * SECTOR + bad);
-		t->verified += slot->bytes;
-	}
-	p->requests++;
-	p->bytes += slot->bytes;
-	histogram_add(&p->latency, seconds_now() - slot->started);
-	return 0;
-}
-
-/* Offers as many requests as there are free slots, one queue after the other. */
-static int feed(struct test *t)
-{
-	struct phase *p = t->phase;
-	uint64_t left;
-	uint32_t slot, bytes;
-	uint8_t *data;
-
-	for (uint32_t q = 0; q < t->driver.opts.queues; q++) {
-		while (p->next < p->end && (data = blk_driver_slot(&t->driver, q, &slot))) {
-			left = p->end - p->next;
-			bytes = p->type == BLK_T_FLUSH ? 0 : t->driver.opts.block_bytes;
-			if (bytes > left)
-				bytes = (uint32_t)left;
-			if (p->type == BLK_T_OUT)
-				pattern_fill(data, bytes, p->next / SECTOR, t->args.seed);
-			else
-				memset(data, 0xa5, bytes);
-			if (blk_driver_submit(&t->driver, q, slot, p->type,
-					      p->type == BLK_T_FLUSH ? 0 : p->next / SECTOR, bytes))
-				return 1;
-			p->next += bytes ? bytes : left;
-			if (p->next == p->end && p->until > seconds_now())
-				p->next = 0;
-		}
-	}
-	return 0;
-}
-
-static void show_progress(const struct test *t, double started)
-{
-	static const char bar[] = "##############################";
-	const struct phase *p = t->phase;
-	double part = p->until > 0 ? (seconds_now() - started) / t->args.duration_s : (double)p->bytes / (double)p->end;
-	int width = part > 1 ? 30 : (int)(30 * part);
-
-	fprintf(stderr, "\r%-6s [%-30.*s] %3d%%  %8.1f MiB/s", p->name, width, bar, width * 100 / 30,
-		(double)p->bytes / 1048576 / (seconds_now() - started + 1e-9));
-}
-
-static int run_phase(struct test *t, struct phase *p)
-{
-	bool show = !t->args.quiet && isatty(STDERR_FILENO);
-	double started = seconds_now(), shown = started;
-
-	t->phase = p;
-	if (t->args.duration_s > 0 && p->type != BLK_T_FLUSH)
-		p->until = started + t->args.duration_s;
-	do {
-		if (feed(t) || blk_driver_run(&t->driver, done, t))
-			return 1;
-		if (show && seconds_now() - shown > 0.1) {
-			shown = seconds_now();
-			show_progress(t, started);
-		}
-	} while (t->driver.in_flight || p->next < p->end);
-	p->seconds = seconds_now() - started;
-	if (show) {
-		show_progress(t, started);
-		fputc('\n', stderr);
-	}
-	return 0;
-}
-
-static json_t *phase_json(const struct phase *p)
+static json_t *phase_json(const struct blk_phase *p)
 {
 	return json_pack("{s:s, s:I, s:I, s:f, s:f, s:f, s:f}", "phase", p->name, "requests", (json_int_t)p->requests,
 			 "bytes", (json_int_t)p->bytes, "seconds", p->seconds, "iops", (double)p->requests / p->seconds,
@@ -231,9 +133,9 @@ static json_t *stalls_json(const struct blk_driver *d)
 	return list;
 }
 
-static void report(const struct test *t, const struct phase *phases, size_t count)
+static void report(const struct test *t, const struct blk_phase *phases, size_t count)
 {
-	const struct blk_driver *d = &t->driver;
+	const struct blk_driver *d = &t->load.driver;
 	json_t *out;
 
 	if (!t->args.json) {
@@ -247,7 +149,7 @@ static void report(const struct test *t, const struct phase *phases, size_t coun
 			       histogram_quantile(&phases[i].latency, 0.99) * 1e6);
 		printf("%u queues, depth %u, running %.3f ms after connect began, %" PRIu64 " bytes verified, %" PRIu64
 		       " reconnects, %" PRIu64 " requests offered again: OK\n",
-		       d->opts.queues, d->opts.depth, d->connect_to_running_s * 1e3, t->verified, d->reconnects,
+		       d->opts.queues, d->opts.depth, d->connect_to_running_s * 1e3, t->load.verified, d->reconnects,
 		       d->resubmitted);
 		if (d->stalls_count)
 			print_stalls(d);
@@ -255,7 +157,7 @@ static void report(const struct test *t, const struct phase *phases, size_t coun
 	}
 	out = json_pack("{s:i, s:i, s:I, s:f, s:I, s:I, s:I, s:[]}", "queues", (int)d->opts.queues, "depth",
 			(int)d->opts.depth, "features", (json_int_t)d->features, "connect_to_running_ms",
-			d->connect_to_running_s * 1e3, "verified_bytes", (json_int_t)t->verified, "reconnects",
+			d->connect_to_running_s * 1e3, "verified_bytes", (json_int_t)t->load.verified, "reconnects",
 			(json_int_t)d->reconnects, "resubmitted", (json_int_t)d->resubmitted, "phases");
 	json_object_set_new(out, "longest_stall_ms", json_real(d->longest_stall * 1e3));
 	json_object_set_new(out, "stalls_ms", stalls_json(d));
@@ -266,18 +168,18 @@ static void report(const struct test *t, const struct phase *phases, size_t coun
 
 static int test(struct test *t)
 {
-	struct phase phases[] = {{.name = "write", .type = BLK_T_OUT, .end = t->args.size},
-				 {.name = "flush", .type = BLK_T_FLUSH, .end = 1},
-				 {.name = "read", .type = BLK_T_IN, .end = t->args.size}};
+	struct blk_phase phases[] = {{.name = "write", .type = BLK_T_OUT, .end = t->args.size},
+				     {.name = "flush", .type = BLK_T_FLUSH, .end = 1},
+				     {.name = "read", .type = BLK_T_IN, .end = t->args.size}};
 	size_t count = sizeof(phases) / sizeof(*phases);
 
-	if (t->args.size > t->driver.capacity_sectors * SECTOR)
+	if (t->args.size > t->load.driver.capacity_sectors * SECTOR)
 		return complain("--size %" PRIu64 " is more than the device's %" PRIu64 " bytes", t->args.size,
-				t->driver.capacity_sectors * SECTOR);
+				t->load.driver.capacity_sectors * SECTOR);
 	for (size_t i = 0; i < count; i++) {
-		if (phases[i].type == BLK_T_FLUSH && !(t->driver.features >> BLK_F_FLUSH & 1))
+		if (phases[i].type == BLK_T_FLUSH && !(t->load.driver.features >> BLK_F_FLUSH & 1))
 			continue;
-		if (run_phase(t, &phases[i]))
+		if (blk_load_run(&t->load, &phases[i]))
 			return 1;
 	}
 	report(t, phases, count);
@@ -328,10 +230,14 @@ static int run(int argc, char **argv)
 		return fail_nth_all(&t.args.driver, &t.args.fault, t.args.json);
 	if (t.args.fault.nth && inject(&t))
 		return 1;
-	rc = blk_driver_open(&t.driver, &t.args.driver) || test(&t);
-	if (!t.driver.dev)
+	t.load.seed = t.args.seed;
+	t.load.duration_s = t.args.duration_s;
+	t.load.verify = t.args.verify;
+	t.load.show_progress = !t.args.quiet;
+	rc = blk_driver_open(&t.load.driver, &t.args.driver) || test(&t);
+	if (!t.load.driver.dev)
 		libvhost_transport_free(t.args.driver.transport); /* nobody took it over */
-	blk_driver_close(&t.driver);
+	blk_driver_close(&t.load.driver);
 	libvhost_ctx_free(t.ctx);
 	return rc;
 }

@@ -10,4 +10,9 @@
 int open_driver_ring(struct libvhost_ctx *ctx, struct libvhost_dev *dev, uint32_t q, uint64_t features,
 		     struct libvhost_mem *mem, const struct libvhost_queue *setup, struct libvhost_vq **vq);
 
+/* The same on a ring that another driver left: a split one with the requests in it, a packed one empty, where the
+ * device says that it continues. */
+int resume_driver_ring(struct libvhost_ctx *ctx, struct libvhost_dev *dev, uint32_t q, uint64_t features,
+		       struct libvhost_mem *mem, const struct libvhost_queue *setup, struct libvhost_vq **vq);
+
 #endif
