@@ -4,6 +4,28 @@
 # shellcheck disable=SC2034 # for the tests that source this
 vhostctl=$top_builddir/tools/vhostctl/vhostctl
 
+# complains WHAT EXPECTED-TEXT ARGUMENT…: vhostctl says it in one line, fails, and leaves nothing behind in $work
+complains() {
+	what=$1 text=$2
+	shift 2
+	find "$work" -mindepth 1 ! -name "out*" >"$work/out.before"
+	timeout 20 "$vhostctl" "$@" >"$work/out.stdout" 2>"$work/out.stderr"
+	status=$?
+	find "$work" -mindepth 1 ! -name "out*" >"$work/out.after"
+	if [ $status != 1 ]; then
+		echo "status $status" >>"$work/out.stderr"
+		not_ok "$what" "$work/out.stderr"
+	elif [ -s "$work/out.stdout" ] || [ "$(sed '/^Try /,$d' "$work/out.stderr" | wc -l)" != 1 ]; then
+		not_ok "$what: not one line on standard error" "$work/out.stderr"
+	elif ! grep -q -i -e "$text" "$work/out.stderr"; then
+		not_ok "$what: does not say '$text'" "$work/out.stderr"
+	elif ! cmp -s "$work/out.before" "$work/out.after"; then
+		not_ok "$what: left something behind" "$work/out.after"
+	else
+		ok "$what"
+	fi
+}
+
 # wait_for_socket PATH: until somebody listens there, at most 10 s
 wait_for_socket() {
 	for _ in $(seq 1000); do

@@ -4,28 +4,6 @@
 . "$top_srcdir/tests/lib/tap.sh"
 . "$top_srcdir/tests/lib/peer.sh"
 
-# complains WHAT EXPECTED-TEXT ARGUMENT…
-complains() {
-	what=$1 text=$2
-	shift 2
-	find "$work" -mindepth 1 ! -name "out*" >"$work/out.before"
-	timeout 20 "$vhostctl" "$@" >"$work/out.stdout" 2>"$work/out.stderr"
-	status=$?
-	find "$work" -mindepth 1 ! -name "out*" >"$work/out.after"
-	if [ $status != 1 ]; then
-		echo "status $status" >>"$work/out.stderr"
-		not_ok "$what" "$work/out.stderr"
-	elif [ -s "$work/out.stdout" ] || [ "$(sed '/^Try /,$d' "$work/out.stderr" | wc -l)" != 1 ]; then
-		not_ok "$what: not one line on standard error" "$work/out.stderr"
-	elif ! grep -q -i -e "$text" "$work/out.stderr"; then
-		not_ok "$what: does not say '$text'" "$work/out.stderr"
-	elif ! cmp -s "$work/out.before" "$work/out.after"; then
-		not_ok "$what: left something behind" "$work/out.after"
-	else
-		ok "$what"
-	fi
-}
-
 touch "$work/file"
 mkdir "$work/dir" "$work/locked"
 complains "unknown command" "no command 'frobnicate'" frobnicate
@@ -64,6 +42,22 @@ complains "serve: a directory as store" "$work/dir" serve blk --socket "$work/s"
 complains "serve: socket in no folder" "$work/none/s" serve blk --quiet --socket "$work/none/s" --ram 1M
 complains "serve: socket path is a regular file" "$work/file" serve blk --quiet --socket "$work/file" --ram 1M
 complains "trace without a URI" "two arguments" trace "$work/s"
+complains "freeze without a file" "a file is missing" freeze
+complains "freeze without a URI" "a URI is missing" freeze "$work/snap"
+complains "freeze with three arguments" "one file and one URI" freeze a user:b c
+complains "freeze: no such folder" "$work/none/snap" freeze "$work/none/snap" "user:$work/none"
+complains "freeze: a directory is in the way" "$work/dir: not a regular file" freeze "$work/dir" "user:$work/none"
+complains "freeze: no such socket" "$work/none" freeze "$work/snap" "user:$work/none"
+complains "freeze --at behind --size" "is behind --size" freeze --size 1M --at 2M "$work/snap" user:x
+complains "freeze --at 100" "multiples of 512" freeze --at 100 "$work/snap" user:x
+complains "freeze --under-load --packed" "needs split rings" freeze --under-load --packed "$work/snap" user:x
+complains "freeze --depth 257" "outside 1..256" freeze --depth 257 "$work/snap" user:x
+complains "thaw without a file" "a file is missing" thaw
+complains "thaw with three arguments" "one file and one URI" thaw a user:b c
+complains "thaw: no such file" "$work/none: No such file" thaw "$work/none"
+complains "thaw: a directory" "not a regular file" thaw "$work/dir"
+complains "thaw: an empty file" "damaged" thaw "$work/file"
+complains "upgrade without a URI" "URI is missing" upgrade
 check "help" sh -c '"$1" --help | grep -q blk-test && "$1" probe --help | grep -q URI' sh "$vhostctl"
 check "version" sh -c '"$1" --version | grep -q "^vhostctl [0-9]"' sh "$vhostctl"
 tap_end

@@ -14,7 +14,7 @@ struct command {
 	int (*run)(int argc, char **argv);
 };
 extern const struct command probe_command, blk_test_command, net_test_command, serve_command, trace_command,
-	upgrade_command;
+	upgrade_command, freeze_command, thaw_command;
 
 /* "256M" -> bytes; suffixes K M G T are powers of 1024. Ends the program through argp_error() when wrong or outside
  * [min, max]. */

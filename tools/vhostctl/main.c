@@ -5,8 +5,9 @@
 #include <stdio.h>
 #include <string.h>
 
-static const struct command *const commands[] = {
-	&probe_command, &blk_test_command, &net_test_command, &serve_command, &trace_command, &upgrade_command, NULL};
+static const struct command *const commands[] = {&probe_command,  &blk_test_command, &net_test_command,
+						 &serve_command,  &trace_command,    &upgrade_command,
+						 &freeze_command, &thaw_command,     NULL};
 
 static void usage(FILE *out)
 {
