@@ -253,8 +253,18 @@ bool lv_session_knows(uint32_t op)
 	return op < sizeof(handlers) / sizeof(*handlers) && handlers[op];
 }
 
+/* A refusal without a text of its own. */
+static int name_refusal(struct lv_session *s, const struct libvhost_req *req, int rc)
+{
+	if (rc == -ENOMEM || rc == -EMFILE || rc == -ENFILE || rc == -ENOSPC)
+		return lv_fail_sys(&s->b->err, -rc, "back-end: %s: %s", libvhost_op_name(req->op), lv_errno_name(-rc));
+	return lv_fail(&s->b->err, rc, LIBVHOST_EK_PROTOCOL, "back-end: %s refused: %s", libvhost_op_name(req->op),
+		       lv_errno_name(-rc));
+}
+
 int lv_session_handle(struct lv_session *s, struct libvhost_req *req)
 {
+	const uint32_t errors = lv_errslot_count(&s->b->err);
 	const char *why = NULL;
 	int rc;
 
@@ -263,7 +273,9 @@ int lv_session_handle(struct lv_session *s, struct libvhost_req *req)
 	if (!lv_session_knows(req->op))
 		return -ENOSYS;
 	rc = lv_user_gate(lv_op(req->op), &s->wire, &why);
-	return rc < 0 ? rc : handlers[req->op](s, req);
+	if (rc == 0)
+		rc = handlers[req->op](s, req);
+	return rc < 0 && lv_errslot_count(&s->b->err) == errors ? name_refusal(s, req, rc) : rc;
 }
 
 bool lv_session_close(struct lv_session *s, uint32_t timeout_ms)

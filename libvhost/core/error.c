@@ -72,6 +72,7 @@ static int record(struct lv_errslot *slot, int code, enum libvhost_error_kind ki
 	vsnprintf(e.text, sizeof(e.text), fmt, args);
 	pthread_mutex_lock(&slot->lock);
 	slot->last = e;
+	slot->count++;
 	pthread_mutex_unlock(&slot->lock);
 	return code;
 }
@@ -124,8 +125,19 @@ int lv_fail_copy(struct lv_errslot *to, struct lv_errslot *from)
 	pthread_mutex_unlock(&from->lock);
 	pthread_mutex_lock(&to->lock);
 	to->last = e;
+	to->count++;
 	pthread_mutex_unlock(&to->lock);
 	return e.code;
+}
+
+uint32_t lv_errslot_count(struct lv_errslot *slot)
+{
+	uint32_t count;
+
+	pthread_mutex_lock(&slot->lock);
+	count = slot->count;
+	pthread_mutex_unlock(&slot->lock);
+	return count;
 }
 
 int lv_errslot_read(struct lv_errslot *slot, struct libvhost_error *out)

@@ -11,6 +11,7 @@
 /* One slot per handle. The lock makes libvhost_*_error() safe while another thread is inside an operation. */
 struct lv_errslot {
 	pthread_mutex_t lock;
+	uint32_t count; /* recorded so far */
 	struct libvhost_error last;
 };
 
@@ -41,6 +42,8 @@ int lv_fail_at(struct lv_errslot *slot, int code, enum libvhost_error_kind kind,
 int lv_fail_sys(struct lv_errslot *slot, int sys_errno, const char *fmt, ...) LV_PRINTF(3, 4);
 /* Takes over an error another handle recorded (a device reports what its transport said). Returns from's code. */
 int lv_fail_copy(struct lv_errslot *to, struct lv_errslot *from);
+/* Changes with each error. */
+uint32_t lv_errslot_count(struct lv_errslot *slot);
 /* Body of every libvhost_*_error(). */
 int lv_errslot_read(struct lv_errslot *slot, struct libvhost_error *out);
 
