@@ -151,6 +151,8 @@ int lv_ring_enable(struct lv_session *s, struct libvhost_req *req);
 int lv_rings_new(struct lv_session *s);
 /* Makes the ring run or rest as its state says. Negative: it should run and cannot. */
 int lv_ring_update(struct lv_session *s, struct lv_ring *ring);
+/* The same after a pause: a ring that cannot go on has failed, which the front-end hears on its error descriptor. */
+void lv_ring_go_on(struct lv_session *s, struct lv_ring *ring);
 void lv_rings_update(struct lv_session *s);
 /* Gives the ring's queue to its worker, for new requests or only to finish (drain) those that it took. */
 int lv_ring_lend(struct lv_session *s, struct lv_ring *ring, bool drain, uint32_t timeout_ms);

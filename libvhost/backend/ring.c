@@ -185,14 +185,18 @@ int lv_ring_update(struct lv_session *s, struct lv_ring *ring)
 	return run ? start(s, ring) : lv_ring_pause(s, ring, s->b->opts.timeout_ms);
 }
 
+void lv_ring_go_on(struct lv_session *s, struct lv_ring *ring)
+{
+	int rc = lv_ring_update(s, ring);
+
+	if (rc < 0 && !ring->on_worker)
+		lv_ring_failed(s, ring, rc);
+}
+
 void lv_rings_update(struct lv_session *s)
 {
-	for (uint32_t q = 0; q < s->b->opts.num_queues; q++) {
-		int rc = lv_ring_update(s, &s->rings[q]);
-
-		if (rc < 0 && !s->rings[q].on_worker)
-			lv_ring_failed(s, &s->rings[q], rc);
-	}
+	for (uint32_t q = 0; q < s->b->opts.num_queues; q++)
+		lv_ring_go_on(s, &s->rings[q]);
 }
 
 int lv_rings_pause(struct lv_session *s)

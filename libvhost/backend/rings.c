@@ -64,7 +64,7 @@ static int set_log_only(struct lv_session *s, struct lv_ring *ring, const struct
 		ring->addr = old;
 	else
 		lv_ring_apply_log(s, ring);
-	lv_ring_update(s, ring);
+	lv_ring_go_on(s, ring);
 	return rc;
 }
 
@@ -176,7 +176,7 @@ int lv_ring_set_kick(struct lv_session *s, struct libvhost_req *req)
 		ring->kick_fd = old;
 		ring->has_kick = had;
 		lv_fd_close(fd);
-		lv_ring_update(s, ring);
+		lv_ring_go_on(s, ring);
 		return rc;
 	}
 	lv_fd_close(old);
@@ -206,7 +206,7 @@ int lv_ring_set_call(struct lv_session *s, struct libvhost_req *req)
 		lv_vq_set_call(ring->vq, fd);
 		lv_ring_signal(fd);
 	}
-	lv_ring_update(s, ring);
+	lv_ring_go_on(s, ring);
 	return 0;
 }
 
