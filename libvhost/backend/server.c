@@ -27,8 +27,11 @@ static void watch(struct libvhost_backend *b, uint32_t which, int fd, uint32_t e
 		return;
 	if (w->fd != fd)
 		lv_backend_unwatch(b, which);
-	if (fd >= 0)
-		epoll_ctl(b->epoll_fd, w->fd == fd ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, fd, &ev);
+	if (fd >= 0 && epoll_ctl(b->epoll_fd, w->fd == fd ? EPOLL_CTL_MOD : EPOLL_CTL_ADD, fd, &ev) < 0) {
+		lv_fail_sys(&b->err, errno, "back-end: epoll: %s; tried again", lv_errno_name(errno));
+		b->retry_at = b->retry_at ? b->retry_at : lv_now(b->ctx) + RETRY_NS;
+		fd = -1;
+	}
 	*w = (struct lv_backend_watch){.fd = fd, .events = events};
 }
 
