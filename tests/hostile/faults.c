@@ -1,156 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
 /*
- * The n-th allocation, descriptor or mapping fails, for each n of a device's whole life, once or from then on. This
- * program interposes the calls for the thread that lives the life; the peer's thread is not touched. Not for
- * sanitizers, which interpose the same.
+ * The n-th allocation, descriptor or mapping fails, for each n of a device's whole life, once or from then on. The
+ * peer's thread is not touched.
  */
-#define _GNU_SOURCE 1
-#include <dlfcn.h>
 #include <errno.h>
-#include <fcntl.h>
-#include <stdarg.h>
-#include <stdatomic.h>
 #include <stdlib.h>
-#include <sys/epoll.h>
-#include <sys/eventfd.h>
-#include <sys/inotify.h>
-#include <sys/mman.h>
-#include <sys/socket.h>
-#include <sys/syscall.h>
-#include <sys/timerfd.h>
 #include <unistd.h>
+#include "faults.h"
 #include "wirerig.h"
-
-/* ---- the faults ---- */
-
-enum fault_class { FAULT_NONE, FAULT_MEMORY, FAULT_FD, FAULT_MAP, FAULT_INOTIFY };
-
-static _Thread_local struct {
-	enum fault_class what;
-	uint32_t at; /* this call fails, counted from 0 */
-	bool on;     /* and all later ones */
-	uint32_t count;
-	bool hit;
-} fault;
-
-static atomic_long live; /* allocations not freed */
-
-static bool fails(enum fault_class what, int error)
-{
-	uint32_t now;
-
-	if (fault.what != what)
-		return false;
-	now = fault.count++;
-	if (now != fault.at && !(fault.on && now > fault.at))
-		return false;
-	fault.hit = true;
-	errno = error;
-	return true;
-}
-
-static void arm(enum fault_class what, uint32_t at, bool on)
-{
-	fault.what = what;
-	fault.at = at;
-	fault.on = on;
-	fault.count = 0;
-	fault.hit = false;
-}
-
-static void disarm(void)
-{
-	fault.what = FAULT_NONE;
-}
-
-extern void *__libc_malloc(size_t n);
-extern void *__libc_calloc(size_t n, size_t size);
-extern void *__libc_realloc(void *p, size_t n);
-extern void __libc_free(void *p);
-
-static void *counted(void *p)
-{
-	live += p != NULL;
-	return p;
-}
-
-void *malloc(size_t n)
-{
-	return fails(FAULT_MEMORY, ENOMEM) ? NULL : counted(__libc_malloc(n));
-}
-
-void *calloc(size_t n, size_t size)
-{
-	return fails(FAULT_MEMORY, ENOMEM) ? NULL : counted(__libc_calloc(n, size));
-}
-
-void *realloc(void *p, size_t n)
-{
-	if (fails(FAULT_MEMORY, ENOMEM))
-		return NULL;
-	return p ? __libc_realloc(p, n) : counted(__libc_realloc(p, n));
-}
-
-void free(void *p)
-{
-	live -= p != NULL;
-	__libc_free(p);
-}
-
-#define NEXT(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
-
-int socket(int domain, int type, int protocol)
-{
-	return fails(FAULT_FD, EMFILE) ? -1 : NEXT(socket)(domain, type, protocol);
-}
-
-int socketpair(int domain, int type, int protocol, int fds[2])
-{
-	return fails(FAULT_FD, EMFILE) ? -1 : NEXT(socketpair)(domain, type, protocol, fds);
-}
-
-int eventfd(unsigned value, int flags)
-{
-	return fails(FAULT_FD, EMFILE) ? -1 : NEXT(eventfd)(value, flags);
-}
-
-int epoll_create1(int flags)
-{
-	return fails(FAULT_FD, EMFILE) ? -1 : NEXT(epoll_create1)(flags);
-}
-
-int timerfd_create(clockid_t clock, int flags)
-{
-	return fails(FAULT_FD, EMFILE) ? -1 : NEXT(timerfd_create)(clock, flags);
-}
-
-int inotify_init1(int flags)
-{
-	return fails(FAULT_FD, EMFILE) || fails(FAULT_INOTIFY, EMFILE) ? -1 : NEXT(inotify_init1)(flags);
-}
-
-int memfd_create(const char *name, unsigned flags)
-{
-	return fails(FAULT_FD, EMFILE) ? -1 : NEXT(memfd_create)(name, flags);
-}
-
-int fcntl(int fd, int cmd, ...)
-{
-	va_list args;
-	long arg;
-
-	va_start(args, cmd);
-	arg = va_arg(args, long);
-	va_end(args);
-	if (cmd == F_DUPFD_CLOEXEC && fails(FAULT_FD, EMFILE))
-		return -1;
-	return (int)syscall(SYS_fcntl, fd, cmd, arg);
-}
-
-void *mmap(void *addr, size_t len, int prot, int flags, int fd, off_t offset)
-{
-	return fails(FAULT_MAP, ENOMEM) ? MAP_FAILED : NEXT(mmap)(addr, len, prot, flags, fd, offset);
-}
 
 /* ---- a life ---- */
 
@@ -279,7 +136,7 @@ static void take_step(struct life *l, uint32_t n)
 		if (rc && rc != l->expected)
 			lv_test_fail(__FILE__, __LINE__, "step %u, call %u: %d instead of %d", n, fault.at, rc,
 				     l->expected);
-		disarm();
+		faults_off();
 		heal(l);
 		if (rc)
 			rc = steps[n](l);
@@ -302,15 +159,15 @@ static uint32_t live_once(enum fault_class what, uint32_t at, bool on, uint32_t 
 	puppet_init(&l.p);
 	l.p.protocol_features &= ~PUPPET_PF(STATUS);
 	puppet_listen(&l.p, l.path);
-	arm(what, at, on);
+	faults_on(what, at, on);
 	for (uint32_t n = 0; n < sizeof(steps) / sizeof(steps[0]); n++)
 		take_step(&l, n);
 	count = fault.count;
-	arm(FAULT_MEMORY, 0, true); /* the end needs nothing */
+	faults_on(FAULT_MEMORY, 0, true); /* the end needs nothing */
 	libvhost_dev_cleanup(l.dev);
 	libvhost_mem_free(l.mem);
 	libvhost_ctx_free(l.ctx);
-	disarm();
+	faults_off();
 	puppet_stop(&l.p);
 	*failures += l.failures;
 	return count;
@@ -327,7 +184,7 @@ static void end_without_memory(bool peer_dies, bool force)
 	wirerig_start(&w);
 	if (peer_dies)
 		puppet_kill(&w.p);
-	arm(FAULT_MEMORY, 0, true);
+	faults_on(FAULT_MEMORY, 0, true);
 	if (peer_dies)
 		CHECK(devrig_await(&w.r, LIBVHOST_EVENT_DISCONNECTED, 2000, NULL));
 	else if (libvhost_dev_stop(w.r.dev, &brief)) /* says why, and leaves it running */
@@ -336,7 +193,7 @@ static void end_without_memory(bool peer_dies, bool force)
 		CHECK_EQ(libvhost_dev_force_stop(w.r.dev), 0);
 	libvhost_dev_cleanup(w.r.dev);
 	w.r.dev = NULL;
-	disarm();
+	faults_off();
 	wirerig_close(&w);
 }
 
@@ -356,12 +213,12 @@ static void lives(enum fault_class what, bool on, uint32_t least)
 	CHECK_EQ(failures, 0);
 	CHECK(total >= least);
 	before = lv_ledger_take();
-	allocations = live;
+	allocations = faults_live;
 	for (uint32_t at = 0; at < total; at++) {
 		live_once(what, at, on, &failures);
-		if (live != allocations)
+		if (faults_live != allocations)
 			lv_test_fail(__FILE__, __LINE__, "call %u failed: %ld allocations are left over", at,
-				     live - allocations);
+				     faults_live - allocations);
 		CHECK_LEDGER(before);
 	}
 	printf("# %u calls, %u lives with a failed operation\n", total, failures);
@@ -405,7 +262,7 @@ TEST(hostile_faults, without_inotify_the_pauses_find_a_new_socket)
 	features = w.p.protocol_features;
 	wirerig_start(&w);
 	CHECK_EQ(libvhost_dev_set_reconnect(w.r.dev, &policy), 0);
-	arm(FAULT_INOTIFY, 0, true);
+	faults_on(FAULT_INOTIFY, 0, true);
 	puppet_stop(&w.p);
 	CHECK(!devrig_await(&w.r, LIBVHOST_EVENT_RECONNECTED, 50, NULL));
 	CHECK(fault.hit);
@@ -413,6 +270,6 @@ TEST(hostile_faults, without_inotify_the_pauses_find_a_new_socket)
 	w.p.protocol_features = features;
 	wirerig_listen(&w);
 	CHECK(devrig_await(&w.r, LIBVHOST_EVENT_RECONNECTED, 5000, NULL));
-	disarm();
+	faults_off();
 	wirerig_close(&w);
 }

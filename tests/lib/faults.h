@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/*
+ * The n-th allocation, descriptor, mapping or epoll entry of this thread fails, once or from then on. A program that
+ * links this interposes the calls. Not for sanitizers, which interpose the same.
+ */
+#ifndef LV_TESTS_FAULTS_H
+#define LV_TESTS_FAULTS_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+enum fault_class { FAULT_NONE, FAULT_MEMORY, FAULT_FD, FAULT_MAP, FAULT_INOTIFY, FAULT_EPOLL };
+
+struct faults {
+	enum fault_class what;
+	uint32_t at; /* this call fails, counted from 0 */
+	bool on;     /* and all later ones */
+	uint32_t count;
+	bool hit;
+};
+extern _Thread_local struct faults fault;
+extern atomic_long faults_live; /* allocations not freed, of all threads */
+
+void faults_on(enum fault_class what, uint32_t at, bool on);
+void faults_off(void);
+
+#endif
