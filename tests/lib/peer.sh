@@ -176,11 +176,13 @@ vhost_blk_build() {
 		-pthread $(pkg-config --libs libdpdk) && mv "$vhost_blk.$$" "$vhost_blk"
 }
 
-# vhost_blk_serve [POINT:N]: runs it, a 128 MiB memory disk at the fixed name vhost.socket in the current folder, which dies
-# when it passes that point for the N-th time; sets $vhost_blk_pid
+# vhost_blk_serve [POINT:N [WRAPPER…]]: runs it, a 128 MiB memory disk at the fixed name vhost.socket in the current folder,
+# which dies when it passes that point (unless that is empty) for the N-th time; sets $vhost_blk_pid
 vhost_blk_serve() {
 	rm -f vhost.socket
-	RUNTIME_DIRECTORY=$work VHOST_BLK_DIE=${1-} stdbuf -oL "$vhost_blk" --no-huge -m 256 --no-pci --lcores "0@0,1@0" \
+	vhost_blk_point=${1-}
+	[ $# = 0 ] || shift
+	RUNTIME_DIRECTORY=$work VHOST_BLK_DIE=$vhost_blk_point stdbuf -oL "$@" "$vhost_blk" --no-huge -m 256 --no-pci --lcores "0@0,1@0" \
 		--file-prefix=blk --no-telemetry --log-level=lib.vhost.config:error >"$work/vhost_blk.log" 2>&1 &
 	vhost_blk_pid=$!
 	pids="$pids $vhost_blk_pid"

@@ -56,7 +56,7 @@ cd "$work" || exit 1
 # vhost_blk_traced LOG: one queue; packed rings begin at a place that it looks up in the inflight region only
 vhost_blk_traced() {
 	# shellcheck disable=SC2086 # a list of words
-	vhost_blk_serve $strace "$1" || exit 1
+	vhost_blk_serve "" $strace "$1" || exit 1
 }
 check "vhost_blk builds from Debian's sources" vhost_blk_build
 vhost_blk_traced split.strace
