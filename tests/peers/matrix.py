@@ -47,7 +47,7 @@ def write_outcome(name, outcome):
 
 
 def read_table():
-    """{peer: {"name", "version", "from", "works": [], "quirk": [(text, test)], "says": {message: outcome}}}"""
+    """{peer: {"name", "version", "from", "role" (may be absent), "works": [], "quirk": [(text, test)], "says": {message: outcome}}}"""
     peers, peer = {}, None
     for line in TABLE.read_text().splitlines():
         key, _, rest = line.strip().partition(" ")
@@ -55,7 +55,7 @@ def read_table():
             continue
         cells = [cell.strip() for cell in rest.split("|")]
         if key == "peer":
-            peer = peers[cells[0]] = dict(zip(("name", "version", "from"), cells[1:]), works=[], quirk=[], says={})
+            peer = peers[cells[0]] = dict(zip(("name", "version", "from", "role"), cells[1:]), works=[], quirk=[], says={})
         elif key == "works":
             peer["works"].append(rest.strip())
         elif key == "quirk":
@@ -124,9 +124,10 @@ class Connection:
         return "refused" if refused else "yes"
 
 
-def said(records):
-    """{message: outcome} in a record; one that was taken once is taken."""
+def said(records, front_end=False):
+    """{message: outcome} in a record; one that was taken once is taken. What a front-end says, our back-end hears."""
     operations, outcomes = messages(), {}
+    seen_from_there = {">": "<", "<": ">"} if front_end else {">": ">", "<": "<"}
     for record in records:
         open_now, all_of_it = {}, []
         for line in pathlib.Path(record).read_text().splitlines():
@@ -137,7 +138,7 @@ def said(records):
             if fd not in open_now:
                 open_now[fd] = Connection(operations)
                 all_of_it.append(open_now[fd])
-            open_now[fd].feed(direction, bytes.fromhex(data[0]))
+            open_now[fd].feed(seen_from_there[direction], bytes.fromhex(data[0]))
         for connection in all_of_it:
             for name, outcome in connection.said:
                 if outcomes.get(name, "refused") == "refused":
@@ -146,7 +147,8 @@ def said(records):
 
 
 def check_said(peer, records):
-    have, want = said(records), read_table()[peer]["says"]
+    entry = read_table()[peer]
+    have, want = said(records, entry.get("role") == "front-end"), entry["says"]
     wrong = [f"expected and not seen: {name}" for name in want if name not in have]
     wrong += [f"seen and not in the table: {name}" for name in have if name not in want]
     wrong += [f"{name}: the table says {want[name]}, now {have[name]}" for name in want if have.get(name, want[name]) != want[name]]
@@ -160,7 +162,7 @@ def doc():
     used = [name for name in all_names() if any(name in peer["says"] for peer in peers.values())]
     lines = ["<!-- SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause -->",
              "<!-- Made by tests/peers/matrix.py from tests/peers/matrix; do not edit. -->", "# Peers", "",
-             "Back-ends that libvhost's tests start, unmodified, on every run of the tier `peers`: what works, what is odd, and "
+             "Back-ends and front-ends that libvhost's tests start, unmodified, on every run of the tiers `peers` and `guest`: what works, what is odd, and "
              "which messages were exchanged. The tier fails when a message of the table is not seen, or one that is not in it.",
              ""]
     for peer in peers.values():
@@ -171,7 +173,8 @@ def doc():
             lines += [f"| {text} | `{test}` |" for text, test in peer["quirk"]]
         lines.append("")
     lines += ["## Messages", "", "✓ taken; *refused*: answered with an error, the device goes on; – not exchanged; bytes: how long the answer to "
-              "SET_LOG_BASE is. BACKEND_…: what the back-end asked us, and our answer.", "",
+              "SET_LOG_BASE is. BACKEND_…: what the back-end asked us, and our answer. QEMU is a front-end: it asks, and our "
+              "back-end answers.", "",
               "| message |" + "".join(f" {p['name']} {p['version']} |" for p in peers.values()), "|---" * (len(peers) + 1) + "|"]
     cell = {"yes": "✓", "refused": "*refused*", "absent": "–"}
     for name in used:
