@@ -24,10 +24,10 @@ struct libvhost_backend_ops {
 	 *
 	 * A handler may keep requests beyond its return and push them in a later call (it returns 1 until it has none).
 	 * When the front-end stops the queue, disabled or not, it is called on for up to timeout_ms until all are
-	 * pushed, and is given no new ones. A front-end that negotiated GET_VRING_BASE_INFLIGHT and handed over a region does not wait: what
-	 * is kept then stays marked there. What was kept when a queue stopped belongs to nobody: its memory may be
-	 * gone, and with a region the next start pops it again, before anything new. A handler knows the first call of
-	 * a start by libvhost_vq_info.requests being 0, and forgets there what it kept.
+	 * pushed, and is given no new ones. A front-end that negotiated GET_VRING_BASE_INFLIGHT and handed over a
+	 * region does not wait: what is kept then stays marked there. What was kept when a queue stopped belongs to
+	 * nobody: its memory may be gone, and with a region the next start pops it again, before anything new. A
+	 * handler knows the first call of a start by libvhost_vq_info.requests being 0, and forgets there what it kept.
 	 */
 	int (*serve)(void *arg, uint32_t queue, struct libvhost_vq *vq);
 	/** Reads configuration space; NULL = opts.config is used. On the caller's dispatch thread. */
@@ -103,6 +103,15 @@ LIBVHOST_API int libvhost_backend_set_config(struct libvhost_backend *backend, c
  */
 LIBVHOST_API int libvhost_backend_request(struct libvhost_backend *backend, struct libvhost_req *req,
 					  uint32_t timeout_ms);
+
+/**
+ * Has queue @p queue also served when @p fd becomes readable: a tap, a terminal, a timer. The worker that serves the
+ * queue waits for it, while it serves it; what was readable before counts. The handler reads, and returns
+ * LIBVHOST_TURN_WAIT while there is nothing to read. One descriptor per queue; @p fd is borrowed until the back-end is
+ * freed or another is given, must be non-blocking and may belong to one queue only; -1 = none.
+ * @return 0; -EINVAL (queue, or fd cannot be waited for); -EBUSY (the queue runs). Since 0.1.
+ */
+LIBVHOST_API int libvhost_backend_watch_fd(struct libvhost_backend *backend, uint32_t queue, int fd);
 
 /** Status of worker @p index. @return 0; -ENOENT; as libvhost_worker_status(). Since 0.1. */
 LIBVHOST_API int libvhost_backend_worker_status(struct libvhost_backend *backend, uint32_t index,

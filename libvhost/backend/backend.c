@@ -173,6 +173,8 @@ int libvhost_backend_new(struct libvhost_ctx *ctx, const struct libvhost_backend
 	lv_conn_init(&b->conn);
 	for (uint32_t i = 0; i < LV_W_COUNT; i++)
 		b->watch[i].fd = -1;
+	for (uint32_t q = 0; q < LIBVHOST_MAX_QUEUES; q++)
+		b->watched[q] = -1;
 	rc = take_opts(b, opts);
 	if (rc == 0)
 		rc = open_fds(b);

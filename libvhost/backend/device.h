@@ -85,6 +85,7 @@ struct libvhost_backend {
 	uint64_t features, protocol_features; /* offered */
 	uint8_t config[LV_BACKEND_CONFIG];
 	struct libvhost_worker **workers;
+	int watched[LIBVHOST_MAX_QUEUES]; /* of libvhost_backend_watch_fd(), -1 = none */
 	struct lv_session session;
 	struct lv_conn conn;
 	struct lv_inproc *inproc; /* its other end in this process, NULL = none */

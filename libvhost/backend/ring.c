@@ -121,11 +121,15 @@ static int serve(void *arg, struct libvhost_vq *vq)
 
 int lv_ring_lend(struct lv_session *s, struct lv_ring *ring, bool drain, uint32_t timeout_ms)
 {
+	const struct lv_slot slot = {.vq = ring->vq,
+				     .fn = serve,
+				     .arg = s->b,
+				     .kick_fd = ring->kick_fd,
+				     .watch_fd = s->b->watched[ring->index]};
 	int rc;
 
 	ring->draining = ring->vq->draining = drain;
-	rc = libvhost_worker_add_vq(lv_backend_worker(s->b, ring->index), ring->vq, ring->kick_fd, serve, s->b,
-				    timeout_ms);
+	rc = lv_worker_add(lv_backend_worker(s->b, ring->index), &slot, timeout_ms);
 	ring->on_worker = rc == 0;
 	return rc;
 }

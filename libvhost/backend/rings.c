@@ -149,6 +149,36 @@ static int check_kick(struct lv_session *s, int fd)
 	return 0;
 }
 
+static int watch_fd(struct libvhost_backend *b, uint32_t queue, int fd)
+{
+	const struct lv_ring *ring = b->session.rings ? &b->session.rings[queue] : NULL;
+	int rc = fd < 0 ? 0 : check_kick(&b->session, fd);
+
+	if (rc < 0)
+		return lv_fail(&b->err, -EINVAL, LIBVHOST_EK_ARGUMENT,
+			       "back-end: descriptor %d of queue %u cannot be waited for: %s", fd, queue,
+			       lv_errno_name(-rc));
+	if (ring && ring->on_worker)
+		return lv_fail(&b->err, -EBUSY, LIBVHOST_EK_STATE, "back-end: queue %u runs; give descriptors before",
+			       queue);
+	b->watched[queue] = fd;
+	return 0;
+}
+
+int libvhost_backend_watch_fd(struct libvhost_backend *b, uint32_t queue, int fd)
+{
+	int rc;
+
+	if (!b || queue >= b->opts.num_queues || fd < -1)
+		return -EINVAL;
+	rc = lv_backend_lock(b);
+	if (rc < 0)
+		return rc;
+	rc = watch_fd(b, queue, fd);
+	lv_backend_unlock(b);
+	return rc;
+}
+
 int lv_ring_set_kick(struct lv_session *s, struct libvhost_req *req)
 {
 	struct lv_ring *ring = find(s, req);

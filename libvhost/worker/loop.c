@@ -28,6 +28,7 @@ static void give_up(struct libvhost_worker *w, unsigned n, int err)
 	l->armed &= ~bit;
 	l->waiting &= ~bit;
 	l->polled &= ~bit;
+	l->watched &= ~bit;
 	atomic_store(&w->queues, (uint32_t)__builtin_popcountll(l->active));
 	atomic_store(&w->failed[n], err);
 	lv_eventfd_signal(w->report_fd);
@@ -178,6 +179,8 @@ static void note(struct libvhost_worker *w, uint32_t data)
 		lv_eventfd_drain(w->control_fd);
 	} else if (data == LV_LOOP_RING) {
 		return;
+	} else if (data >= LV_LOOP_WATCH(0)) {
+		l->ready |= l->active & 1ull << (data - LV_LOOP_WATCH(0));
 	} else if (data >= LV_LOOP_FD(0)) {
 		l->fds_ready |= l->fds_active & 1u << (data - LV_LOOP_FD(0));
 	} else if (l->active & 1ull << data) { /* else: an event of a queue that has just been removed */
@@ -227,7 +230,7 @@ static bool poll_window(struct libvhost_worker *w)
 			end = lv_now(NULL) + l->poll_ns;
 		}
 		if (round % CLOCK_EVERY == 0) {
-			if (l->fds_active && !collect(w, 0))
+			if ((l->fds_active || l->watched) && !collect(w, 0))
 				return false;
 			if (!l->busy && lv_now(NULL) >= end) {
 				l->poll_ns = l->poll_ns > l->poll_max_ns / 16 ? l->poll_ns / 2 : 0;

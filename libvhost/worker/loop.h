@@ -5,6 +5,8 @@
 /* epoll data of the control eventfd and of descriptors; queues have their slot number. */
 #define LV_LOOP_CONTROL 0xffffffffu
 #define LV_LOOP_FD(n)	(LV_WORKER_QUEUES + (n))
+/* A queue's watch_fd. */
+#define LV_LOOP_WATCH(slot) (0x1000u + (slot))
 /* The io_uring: its completions are taken in each round, the event only ends a sleep. */
 #define LV_LOOP_RING 0xfffffffeu
 

@@ -33,6 +33,7 @@ static void deliver_queue(struct libvhost_worker *w, struct lv_mail *mail)
 	l->armed &= ~bit;
 	l->waiting &= ~bit;
 	l->polled &= ~bit;
+	l->watched &= ~bit;
 	if (mail->kind == LV_MAIL_ADD) {
 		l->slots[mail->slot] = mail->queue;
 		l->active |= bit;
@@ -40,6 +41,8 @@ static void deliver_queue(struct libvhost_worker *w, struct lv_mail *mail)
 		l->armed |= bit; /* new rings ask for kicks */
 		if (mail->queue.kick_fd < 0)
 			l->polled |= bit;
+		if (mail->queue.watch_fd >= 0)
+			l->watched |= bit;
 	}
 	atomic_store(&w->queues, (uint32_t)__builtin_popcountll(l->active));
 }

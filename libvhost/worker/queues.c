@@ -7,6 +7,7 @@
 
 #include "core/wire.h"
 #include "vring/vring.h"
+#include "worker/loop.h"
 #include "worker/worker.h"
 
 static struct lv_post *find(struct libvhost_worker *w, const struct libvhost_vq *vq)
@@ -41,6 +42,27 @@ static void unwatch(struct libvhost_worker *w, const struct lv_post *post)
 {
 	if (post->kick_fd >= 0)
 		epoll_ctl(w->epoll_fd, EPOLL_CTL_DEL, post->kick_fd, NULL);
+	if (post->watch_fd >= 0)
+		epoll_ctl(w->epoll_fd, EPOLL_CTL_DEL, post->watch_fd, NULL);
+}
+
+static int watch(struct libvhost_worker *w, const struct lv_slot *queue, struct lv_post *post)
+{
+	int rc = 0;
+
+	*post = (struct lv_post){.kick_fd = -1, .watch_fd = -1};
+	if (queue->kick_fd >= 0)
+		rc = lv_worker_watch(w, "kick descriptor", queue->kick_fd, slot_of(w, post));
+	if (rc < 0)
+		return rc;
+	post->kick_fd = queue->kick_fd;
+	if (queue->watch_fd >= 0)
+		rc = lv_worker_watch(w, "descriptor", queue->watch_fd, LV_LOOP_WATCH(slot_of(w, post)));
+	if (rc < 0)
+		unwatch(w, post);
+	else
+		post->watch_fd = queue->watch_fd;
+	return rc;
 }
 
 static int add(struct libvhost_worker *w, const struct lv_slot *queue, uint32_t timeout_ms)
@@ -55,11 +77,11 @@ static int add(struct libvhost_worker *w, const struct lv_slot *queue, uint32_t 
 			       LV_WORKER_QUEUES);
 	if (lv_worker_ended(w))
 		return lv_worker_is_gone(w);
-	rc = queue->kick_fd < 0 ? 0 : lv_worker_watch(w, "kick descriptor", queue->kick_fd, slot_of(w, post));
+	rc = watch(w, queue, post);
 	if (rc < 0)
 		return rc;
 	atomic_store(&w->failed[slot_of(w, post)], 0);
-	*post = (struct lv_post){.vq = queue->vq, .kick_fd = queue->kick_fd};
+	post->vq = queue->vq;
 	w->mail.kind = LV_MAIL_ADD;
 	w->mail.slot = slot_of(w, post);
 	w->mail.queue = *queue;
@@ -79,18 +101,25 @@ static int add(struct libvhost_worker *w, const struct lv_slot *queue, uint32_t 
 	return 0;
 }
 
+int lv_worker_add(struct libvhost_worker *w, const struct lv_slot *queue, uint32_t timeout_ms)
+{
+	int rc;
+
+	pthread_mutex_lock(&w->host_lock);
+	rc = add(w, queue, timeout_ms);
+	pthread_mutex_unlock(&w->host_lock);
+	return rc;
+}
+
 int libvhost_worker_add_vq(struct libvhost_worker *w, struct libvhost_vq *vq, int kick_fd, libvhost_ring_fn fn,
 			   void *arg, uint32_t timeout_ms)
 {
-	struct lv_slot queue = {.vq = vq, .fn = fn, .arg = arg, .kick_fd = kick_fd < 0 ? -1 : kick_fd};
-	int rc;
+	const struct lv_slot queue = {
+		.vq = vq, .fn = fn, .arg = arg, .kick_fd = kick_fd < 0 ? -1 : kick_fd, .watch_fd = -1};
 
 	if (!w || !vq || !fn || timeout_ms > LV_TIMEOUT_MAX_MS)
 		return -EINVAL;
-	pthread_mutex_lock(&w->host_lock);
-	rc = add(w, &queue, timeout_ms);
-	pthread_mutex_unlock(&w->host_lock);
-	return rc;
+	return lv_worker_add(w, &queue, timeout_ms);
 }
 
 /* Asks for the queue until none of its operations is under way; meanwhile it is not served. */

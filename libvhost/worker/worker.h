@@ -25,8 +25,8 @@ struct lv_slot {
 	struct libvhost_vq *vq;
 	libvhost_ring_fn fn;
 	void *arg;
-	int kick_fd;
-	uint64_t requests; /* taken from the ring when last looked at */
+	int kick_fd, watch_fd; /* -1 = none; watch_fd: another reason to serve the queue */
+	uint64_t requests;     /* taken from the ring when last looked at */
 };
 
 /* A descriptor on the worker. */
@@ -44,6 +44,7 @@ struct lv_loop {
 	uint64_t armed;	  /* the driver was asked to kick */
 	uint64_t waiting; /* not served before a kick or libvhost_vq_wake() */
 	uint64_t polled;  /* no kick descriptor */
+	uint64_t watched; /* with a watch_fd */
 	uint64_t held;	  /* about to leave: not served while its operations end */
 	struct lv_fd_slot fds[LV_WORKER_FDS];
 	uint32_t fds_active, fds_ready;
@@ -71,7 +72,7 @@ struct lv_mail {
 /* What the host knows of a slot. */
 struct lv_post {
 	struct libvhost_vq *vq; /* NULL = free */
-	int kick_fd;
+	int kick_fd, watch_fd;
 	bool reported; /* the failure was handed out as an event */
 };
 
@@ -116,6 +117,9 @@ struct libvhost_worker {
 	struct lv_loop loop;
 	struct lv_io io;
 };
+
+/* libvhost_worker_add_vq() with all there is to say about the queue. */
+int lv_worker_add(struct libvhost_worker *w, const struct lv_slot *queue, uint32_t timeout_ms);
 
 /* The thread's main loop; returns when stop is set. */
 void lv_loop_run(struct libvhost_worker *w);

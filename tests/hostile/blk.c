@@ -6,7 +6,8 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <sys/stat.h>
-#include "blk_device.h"
+#include "devices/blk.h"
+#include "workerhelp.h"
 
 #define SECTORS	    64u
 #define STORE	    (SECTORS * 512ull) /* a multiple of the page: guard pages begin where it ends */
@@ -21,21 +22,35 @@ enum { NEXT = LV_DESC_NEXT, WRITE = LV_DESC_WRITE };
 
 struct blkrig {
 	struct rig r;
-	struct blk_device dev;
+	struct blk dev;
+	struct libvhost_worker *w; /* with a file */
+	int32_t file;
 	uint8_t *store, before[STORE];
 	uint32_t descs, head;
 };
+
+static void serve_file(struct blkrig *b)
+{
+	struct libvhost_worker_opts o = {
+		.size = sizeof(o), .sandbox = SANDBOX, .role = LIBVHOST_ROLE_BLOCK, .flags = LIBVHOST_WORKER_IO_URING};
+
+	b->file = memfd(STORE, 0);
+	b->store = mmap(NULL, STORE, PROT_READ | PROT_WRITE, MAP_SHARED, b->file, 0);
+	CHECK(b->store != MAP_FAILED);
+	b->dev.device.num_files = o.num_files = 1;
+	o.files = &b->file;
+	CHECK_EQ(blk_make_queues(&b->dev, 1), 0);
+	CHECK_EQ(libvhost_worker_new(b->r.g.ctx, &o, &b->w), 0);
+}
 
 static void blk_open(struct blkrig *b, bool file)
 {
 	memset(b, 0, sizeof(*b));
 	rig_memory(&b->r, NUM, 0);
 	rig_device(&b->r);
-	b->dev = (struct blk_device){.fd = -1, .size = STORE, .id = "store"};
+	b->dev = (struct blk){.size = STORE, .id = "store", .align = 1};
 	if (file) {
-		b->dev.fd = memfd(STORE, 0);
-		b->store = mmap(NULL, STORE, PROT_READ | PROT_WRITE, MAP_SHARED, b->dev.fd, 0);
-		CHECK(b->store != MAP_FAILED);
+		serve_file(b);
 	} else {
 		b->store = b->dev.ram = guarded(STORE);
 	}
@@ -48,8 +63,10 @@ static void blk_close(struct blkrig *b)
 	if (b->dev.ram) {
 		munmap(b->store - PAGE, STORE + 2 * PAGE);
 	} else {
+		libvhost_worker_free(b->w);
 		munmap(b->store, STORE);
-		close(b->dev.fd);
+		free(b->dev.queues);
+		close(b->file);
 	}
 	rig_free(&b->r);
 }
@@ -79,6 +96,11 @@ static void part(struct blkrig *b, uint64_t gpa, uint32_t len, uint32_t flags)
 	desc(&b->r, i, gpa, len, flags, 0);
 }
 
+static int serve_queue_0(void *arg, struct libvhost_vq *vq)
+{
+	return blk_serve(arg, 0, vq);
+}
+
 /* Offers it, lets the device work, returns the length in the used ring. */
 static uint32_t run(struct blkrig *b)
 {
@@ -86,15 +108,22 @@ static uint32_t run(struct blkrig *b)
 	struct lv_used_elem e;
 
 	offer(&b->r, b->head);
-	CHECK_EQ(blk_device_serve(&b->dev, 0, b->r.dev), 0);
-	CHECK(libvhost_vq_flush(b->r.dev) >= 0);
+	if (b->w) {
+		CHECK_EQ(libvhost_worker_add_vq(b->w, b->r.dev, -1, serve_queue_0, &b->dev, 1000), 0);
+		for (int i = 0; i < 5000 && lv_ring_idx(&b->r.ring, b->r.ring.used) == used; i++)
+			usleep(100);
+		CHECK_EQ(libvhost_worker_remove_vq(b->w, b->r.dev, 1000), 0);
+	} else {
+		CHECK_EQ(blk_serve(&b->dev, 0, b->r.dev), 0);
+		CHECK(libvhost_vq_flush(b->r.dev) >= 0);
+	}
 	CHECK_EQ(lv_ring_idx(&b->r.ring, b->r.ring.used), (uint16_t)(used + 1));
 	e = lv_used_get(&b->r.ring, used);
 	CHECK_EQ(e.id, b->head);
 	return e.len;
 }
 
-static uint8_t status(struct blkrig *b)
+static uint8_t answer(struct blkrig *b)
 {
 	return *(uint8_t *)at(&b->r.g, STATUS);
 }
@@ -105,7 +134,7 @@ static void store_is_untouched(struct blkrig *b)
 
 	CHECK_MEM(b->store, b->before, STORE);
 	if (!b->dev.ram) {
-		CHECK_EQ(fstat(b->dev.fd, &st), 0);
+		CHECK_EQ(fstat(b->file, &st), 0);
 		CHECK_EQ(st.st_size, STORE);
 	}
 }
@@ -131,7 +160,7 @@ static void header_in_any_pieces(bool file)
 	part(&b, BUFFER + 200, 312, WRITE);
 	part(&b, STATUS, 1, WRITE);
 	CHECK_EQ(run(&b), 513);
-	CHECK_EQ(status(&b), BLK_S_OK);
+	CHECK_EQ(answer(&b), BLK_S_OK);
 	CHECK_MEM(at(&b.r.g, BUFFER), b.before + 3 * 512, 512);
 	b.head = 32;
 	header_put(&b, BLK_T_OUT, 4); /* header and data in one buffer */
@@ -139,7 +168,7 @@ static void header_in_any_pieces(bool file)
 	part(&b, HEADER, 16 + 512, 0);
 	part(&b, STATUS, 1, WRITE);
 	CHECK_EQ(run(&b), 1);
-	CHECK_EQ(status(&b), BLK_S_OK);
+	CHECK_EQ(answer(&b), BLK_S_OK);
 	for (uint32_t i = 0; i < 512; i++)
 		CHECK_EQ(b.store[4 * 512 + i], 0x5a);
 	memcpy(b.store + 4 * 512, b.before + 4 * 512, 512);
@@ -148,7 +177,7 @@ static void header_in_any_pieces(bool file)
 	part(&b, HEADER, 16, 0);
 	part(&b, STATUS - 512, 513, WRITE);
 	CHECK_EQ(run(&b), 513);
-	CHECK_EQ(status(&b), BLK_S_OK);
+	CHECK_EQ(answer(&b), BLK_S_OK);
 	CHECK_MEM(at(&b.r.g, STATUS - 512), b.before + 5 * 512, 512);
 	store_is_untouched(&b);
 	blk_close(&b);
@@ -171,14 +200,14 @@ TEST(hostile_blk, r198_header_cut_short_or_writable_is_an_error_status)
 		part(&b, BUFFER, 512, WRITE);
 		part(&b, STATUS, 1, WRITE);
 		CHECK_EQ(run(&b), 1);
-		CHECK_EQ(status(&b), BLK_S_IOERR);
+		CHECK_EQ(answer(&b), BLK_S_IOERR);
 		filled(&b, BUFFER, UNTOUCHED, 512);
 		b.head = 8;
 		header_put(&b, BLK_T_IN, 0);
 		part(&b, HEADER, 16, WRITE); /* the header's buffer is the device's to write */
 		part(&b, STATUS, 1, WRITE);
 		CHECK_EQ(run(&b), 1);
-		CHECK_EQ(status(&b), BLK_S_IOERR);
+		CHECK_EQ(answer(&b), BLK_S_IOERR);
 		store_is_untouched(&b);
 		blk_close(&b);
 	}
@@ -194,7 +223,7 @@ TEST(hostile_blk, r198_a_request_without_a_place_for_its_status_does_nothing)
 	part(&b, BUFFER, 512, 0);
 	part(&b, STATUS, 1, 0);
 	CHECK_EQ(run(&b), 0);
-	CHECK_EQ(status(&b), UNTOUCHED);
+	CHECK_EQ(answer(&b), UNTOUCHED);
 	b.head = 8;
 	header_put(&b, BLK_T_OUT, 0);
 	part(&b, HEADER, 16, 0);
@@ -213,7 +242,7 @@ static void refused(struct blkrig *b, uint32_t type, uint64_t sector, uint32_t l
 	part(b, BUFFER, len, type == BLK_T_IN ? WRITE : 0);
 	part(b, STATUS, 1, WRITE);
 	run(b);
-	CHECK_EQ(status(b), BLK_S_IOERR);
+	CHECK_EQ(answer(b), BLK_S_IOERR);
 	filled(b, BUFFER, UNTOUCHED, 0x2000);
 	store_is_untouched(b);
 }
@@ -249,7 +278,7 @@ static void ranges(bool file)
 	part(&b, BUFFER, 512, WRITE);
 	part(&b, STATUS, 1, WRITE);
 	CHECK_EQ(run(&b), 513);
-	CHECK_EQ(status(&b), BLK_S_OK);
+	CHECK_EQ(answer(&b), BLK_S_OK);
 	CHECK_MEM(at(&b.r.g, BUFFER), b.before + (SECTORS - 1) * 512, 512);
 	blk_close(&b);
 }
@@ -260,9 +289,66 @@ TEST(hostile_blk, r217_sectors_that_wrap_or_lie_beyond_the_end)
 	ranges(true);
 }
 
+/* One range of a discard or write-zeroes request, of which len bytes are there. */
+static uint8_t clear_range(struct blkrig *b, uint32_t type, uint64_t sector, uint32_t sectors, uint32_t flags,
+			   uint32_t len)
+{
+	struct blk_range *range;
+
+	header_put(b, type, 0);
+	range = at(&b->r.g, BUFFER);
+	*range = (struct blk_range){htole64(sector), htole32(sectors), htole32(flags)};
+	part(b, HEADER, 16, 0);
+	part(b, BUFFER, len, 0);
+	part(b, STATUS, 1, WRITE);
+	CHECK_EQ(run(b), 1);
+	return answer(b);
+}
+
+static void bad_ranges(bool file)
+{
+	static const uint32_t types[] = {BLK_T_DISCARD, BLK_T_WRITE_ZEROES};
+	struct blkrig b;
+
+	blk_open(&b, file);
+	for (size_t i = 0; i < 2; i++) {
+		const uint32_t t = types[i];
+
+		CHECK_EQ(clear_range(&b, t, 0, 0, 0, 16), BLK_S_IOERR);
+		CHECK_EQ(clear_range(&b, t, SECTORS, 1, 0, 16), BLK_S_IOERR);
+		CHECK_EQ(clear_range(&b, t, SECTORS - 1, 2, 0, 16), BLK_S_IOERR);
+		CHECK_EQ(clear_range(&b, t, 1ull << 55, 1, 0, 16), BLK_S_IOERR);
+		CHECK_EQ(clear_range(&b, t, UINT64_MAX, UINT32_MAX, 0, 16), BLK_S_IOERR);
+		CHECK_EQ(clear_range(&b, t, 0, UINT32_MAX, 0, 16), BLK_S_IOERR);
+		CHECK_EQ(clear_range(&b, t, 0, 1, 0, 15), BLK_S_IOERR);
+		CHECK_EQ(clear_range(&b, t, 0, 1, 0, 32), BLK_S_IOERR); /* two, and one is promised */
+		CHECK_EQ(clear_range(&b, t, 0, 1, 2, 16), BLK_S_UNSUPP);
+	}
+	CHECK_EQ(clear_range(&b, BLK_T_DISCARD, 0, 1, BLK_RANGE_UNMAP, 16), BLK_S_UNSUPP);
+	b.dev.read_only = true;
+	CHECK_EQ(clear_range(&b, BLK_T_WRITE_ZEROES, 0, 1, 0, 16), BLK_S_IOERR);
+	refused(&b, BLK_T_OUT, 0, 512);
+	b.dev.read_only = false;
+	store_is_untouched(&b);
+	CHECK_EQ(clear_range(&b, BLK_T_WRITE_ZEROES, 3, 2, BLK_RANGE_UNMAP, 16), BLK_S_OK);
+	memset(b.before + 3 * 512, 0, 2 * 512);
+	store_is_untouched(&b);
+	CHECK_EQ(clear_range(&b, BLK_T_DISCARD, 8, 8, 0, 16), BLK_S_OK);
+	if (file)
+		memset(b.before + 8 * 512, 0, 8 * 512);
+	store_is_untouched(&b);
+	blk_close(&b);
+}
+
+TEST(hostile_blk, r217_ranges_that_cannot_be_cleared)
+{
+	bad_ranges(false);
+	bad_ranges(true);
+}
+
 TEST(hostile_blk, r217_types_that_do_not_exist)
 {
-	static const uint32_t types[] = {2, 3, 11, 13, 0x80000000, UINT32_MAX};
+	static const uint32_t types[] = {2, 3, 9, 12, 0x80000000, UINT32_MAX};
 	struct blkrig b;
 
 	blk_open(&b, false);
@@ -272,7 +358,7 @@ TEST(hostile_blk, r217_types_that_do_not_exist)
 		part(&b, BUFFER, 512, WRITE);
 		part(&b, STATUS, 1, WRITE);
 		CHECK_EQ(run(&b), 1);
-		CHECK_EQ(status(&b), BLK_S_UNSUPP);
+		CHECK_EQ(answer(&b), BLK_S_UNSUPP);
 		filled(&b, BUFFER, UNTOUCHED, 512);
 	}
 	store_is_untouched(&b);
@@ -290,7 +376,7 @@ TEST(hostile_blk, r219_used_length_fits_the_writable_room)
 		part(&b, HEADER, 16, 0);
 		part(&b, STATUS + 1 - room, room, WRITE);
 		CHECK_EQ(run(&b), room < 21 ? room : 21);
-		CHECK_EQ(status(&b), BLK_S_OK);
+		CHECK_EQ(answer(&b), BLK_S_OK);
 		CHECK_MEM(at(&b.r.g, STATUS + 1 - room), b.dev.id, room - 1 < 20 ? room - 1 : 20);
 	}
 	blk_close(&b);
@@ -334,8 +420,8 @@ TEST(hostile_blk, r206_header_rewritten_while_it_is_read)
 	CHECK_EQ(pthread_create(&thread, NULL, flip, &f), 0);
 	for (; rounds < 20000 || ((!outcomes[BLK_S_OK] || !outcomes[BLK_S_IOERR]) && rounds < 2000000); rounds++) {
 		run(&b); /* the guard pages around the store stay whole */
-		CHECK(status(&b) <= BLK_S_UNSUPP);
-		outcomes[status(&b)]++;
+		CHECK(answer(&b) <= BLK_S_UNSUPP);
+		outcomes[answer(&b)]++;
 	}
 	atomic_store(&f.stop, true);
 	CHECK_EQ(pthread_join(thread, NULL), 0);

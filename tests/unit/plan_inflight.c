@@ -72,8 +72,10 @@ TEST(plan_inflight, impossible_regions_are_refused_by_name)
 		uint64_t less, offset, file_less;
 		const char *why;
 	} bad[] = {
-		{1, 0, 0, "too small"},	       {0, 1, 0, "file is shorter"},
-		{0, 0, 1, "file is shorter"},  {0, 1ull << 62, 0, "file is shorter"},
+		{1, 0, 0, "too small"},
+		{0, 1, 0, "file is shorter"},
+		{0, 0, 1, "file is shorter"},
+		{0, 1ull << 62, 0, "file is shorter"},
 		{0, 0, UINT64_MAX, "not a memfd"},
 	};
 

@@ -9,7 +9,8 @@
 
 #define VIRTIO_ID_NET 1u
 
-enum { NET_F_CTRL_VQ = 17, NET_F_MQ = 22 };
+enum { NET_F_MAC = 5, NET_F_STATUS = 16, NET_F_CTRL_VQ = 17, NET_F_MQ = 22 };
+enum { NET_S_LINK_UP = 1 };
 
 /* In front of every frame; num_buffers is there whenever VERSION_1 is, mergeable buffers or not (5.1.6.1). */
 struct net_header {
@@ -17,6 +18,12 @@ struct net_header {
 	uint16_t hdr_len, gso_size, csum_start, csum_offset, num_buffers;
 };
 _Static_assert(sizeof(struct net_header) == 12, "network packet header");
+
+struct net_config {
+	uint8_t mac[6];
+	uint16_t status, max_virtqueue_pairs;
+};
+_Static_assert(sizeof(struct net_config) == 10, "network configuration space");
 
 #define ETHERNET_HEADER 14u
 #define FRAME_MIN	60u   /* without its checksum */

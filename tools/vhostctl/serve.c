@@ -1,37 +1,29 @@
 /* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
-/* vhostctl serve: a vhost-user back-end whose queues run on sandboxed workers. */
-#include <endian.h>
-#include <errno.h>
-#include <fcntl.h>
+/* vhostctl serve: a vhost-user back-end whose queues run on sandboxed workers. The devices are in devices/. */
 #include <inttypes.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
-#include "blk_device.h"
 #include "cli.h"
+#include "devices/device.h"
+#include "ring_wire.h"
 
 struct args {
-	const char *device, *socket, *file, *journal;
-	uint64_t ram;
-	uint32_t queues, workers, poll_us, caps, action;
+	struct device *device;
+	const char *socket;
+	uint32_t queues, workers, poll_us, caps, action, flags;
 	bool once, quiet;
 };
 
-enum { OPT_CAPS_DROP = 1000, OPT_JOURNAL, OPT_KILL, OPT_ONCE, OPT_POLL };
+enum { OPT_BUSY = 1000, OPT_CAPS_DROP, OPT_KILL, OPT_NO_URING, OPT_ONCE, OPT_POLL };
 
 static const struct argp_option options[] = {
 	{"socket", 's', "PATH", 0, "listen here (required)", 0},
-	{"file", 'f', "FILE", 0, "serve this file or block device", 0},
-	{"ram", 'r', "BYTES", 0, "serve so much memory", 0},
-	{"journal", OPT_JOURNAL, "FILE", 0,
-	 "count in this file, a 32-bit number per sector, the reads and writes that begin there; survives kill -9", 0},
-	{"queues", 'q', "N", 0, "virtqueues (default 1)", 0},
+	{"queues", 'q', "N", 0, "virtqueues (default 1, or what the device has at least)", 0},
 	{"workers", 'w', "N", 0, "sandboxed threads (default 1)", 0},
 	{"poll", OPT_POLL, "US", 0, "poll so many microseconds before sleeping (default 0)", 0},
+	{"busy", OPT_BUSY, NULL, 0, "never sleep while a queue runs", 0},
+	{"no-io-uring", OPT_NO_URING, NULL, 0, "read and write files one request at a time", 0},
 	{"caps-drop", OPT_CAPS_DROP, NULL, 0, "drop the workers' capabilities even if this process could change ids",
 	 0},
 	{"kill", OPT_KILL, NULL, 0, "end the process when a worker makes a forbidden system call", 0},
@@ -40,6 +32,24 @@ static const struct argp_option options[] = {
 	{0},
 };
 
+static error_t check(struct argp_state *state, struct args *a)
+{
+	const struct device *d = a->device;
+
+	if (!d)
+		argp_failure(state, 1, 0, "the device comes first and must be 'blk', 'net', 'rng' or 'console'");
+	if (!a->socket)
+		argp_failure(state, 1, 0, "--socket is missing");
+	if (!a->queues)
+		a->queues = d->queues;
+	if (a->queues < d->queues || a->queues > d->max_queues || a->queues % d->queue_step)
+		argp_failure(state, 1, 0, "--queues: %s has %u to %u queues, in steps of %u", d->name, d->queues,
+			     d->max_queues, d->queue_step);
+	if (a->poll_us && a->flags & LIBVHOST_WORKER_BUSY)
+		argp_failure(state, 1, 0, "--poll and --busy exclude each other");
+	return 0;
+}
+
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
 	struct args *a = state->input;
@@ -47,12 +57,6 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	switch (key) {
 	case 's':
 		a->socket = arg;
-		return 0;
-	case 'f':
-		a->file = arg;
-		return 0;
-	case 'r':
-		a->ram = parse_number(state, "--ram", arg, 512, 1ull << 40);
 		return 0;
 	case 'q':
 		a->queues = (uint32_t)parse_number(state, "--queues", arg, 1, LIBVHOST_MAX_QUEUES);
@@ -63,8 +67,11 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case OPT_POLL:
 		a->poll_us = (uint32_t)parse_number(state, "--poll", arg, 0, 1000000);
 		return 0;
-	case OPT_JOURNAL:
-		a->journal = arg;
+	case OPT_BUSY:
+		a->flags |= LIBVHOST_WORKER_BUSY;
+		return 0;
+	case OPT_NO_URING:
+		a->flags &= ~LIBVHOST_WORKER_IO_URING;
 		return 0;
 	case OPT_CAPS_DROP:
 		a->caps = LIBVHOST_CAPS_DROP;
@@ -79,64 +86,15 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		a->quiet = true;
 		return 0;
 	case ARGP_KEY_ARG:
-		if (a->device)
-			argp_failure(state, 1, 0, "one device only");
-		a->device = arg;
+		argp_failure(state, 1, 0,
+			     a->device ? "one device only"
+				       : "the device comes first and must be 'blk', 'net', 'rng' or 'console'");
 		return 0;
 	case ARGP_KEY_END:
-		if (!a->device || strcmp(a->device, "blk"))
-			argp_failure(state, 1, 0, "the device must be 'blk'");
-		if (!a->socket)
-			argp_failure(state, 1, 0, "--socket is missing");
-		if (!a->file == !a->ram)
-			argp_failure(state, 1, 0, "give either --file or --ram");
-		return 0;
+		return check(state, a);
 	default:
 		return ARGP_ERR_UNKNOWN;
 	}
-}
-
-static int open_store(const struct args *a, struct blk_device *dev)
-{
-	off_t size;
-
-	snprintf(dev->id, sizeof(dev->id), "vhostctl-%s", a->file ? "file" : "ram");
-	dev->fd = -1;
-	if (!a->file) {
-		dev->size = a->ram / 512 * 512;
-		dev->ram = mmap(NULL, dev->size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-		if (dev->ram == MAP_FAILED)
-			return complain("cannot get %" PRIu64 " bytes of memory: %s", dev->size, strerror(errno));
-		return 0;
-	}
-	dev->fd = open(a->file, O_RDWR | O_CLOEXEC);
-	if (dev->fd < 0)
-		return complain("%s: %s", a->file, strerror(errno));
-	size = lseek(dev->fd, 0, SEEK_END);
-	if (size < 512)
-		return complain("%s: not a file or device of at least one sector", a->file);
-	dev->size = (uint64_t)size / 512 * 512;
-	return 0;
-}
-
-/* Goes on counting in a file that is there. */
-static int open_journal(const struct args *a, struct blk_device *dev)
-{
-	const uint64_t bytes = dev->size / 512 * sizeof(*dev->journal);
-	int fd;
-	void *map;
-
-	if (!a->journal)
-		return 0;
-	fd = open(a->journal, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
-	if (fd < 0 || ftruncate(fd, (off_t)bytes) < 0)
-		return complain("%s: %s", a->journal, strerror(errno));
-	map = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-	close(fd);
-	if (map == MAP_FAILED)
-		return complain("%s: %s", a->journal, strerror(errno));
-	dev->journal = map;
-	return 0;
 }
 
 static int complain_backend(struct libvhost_backend *backend, const char *what, int rc)
@@ -147,16 +105,16 @@ static int complain_backend(struct libvhost_backend *backend, const char *what, 
 	return complain("%s: %s", what, e.text[0] ? e.text : strerror(-rc));
 }
 
-static void announce(const struct args *a, struct libvhost_backend *backend, const struct blk_device *dev)
+static void announce(const struct args *a, struct libvhost_backend *backend)
 {
 	struct libvhost_worker_status s = {.size = sizeof(s)};
 
 	if (a->quiet)
 		return;
-	printf("serving %" PRIu64 " bytes on %s, %u queues, %u workers\n", dev->size, a->socket, a->queues, a->workers);
+	printf("serving %s on %s, %u queues, %u workers\n", a->device->summary, a->socket, a->queues, a->workers);
 	for (uint32_t i = 0; i < a->workers && !libvhost_backend_worker_status(backend, i, &s); i++)
-		printf("worker %u: tid %u Seccomp %u NoNewPrivs %u CapEff %016" PRIx64 "\n", i, s.tid, s.seccomp,
-		       s.no_new_privs, s.cap_effective);
+		printf("worker %u: tid %u Seccomp %u NoNewPrivs %u CapEff %016" PRIx64 "%s\n", i, s.tid, s.seccomp,
+		       s.no_new_privs, s.cap_effective, s.io_uring ? " io_uring" : "");
 	fflush(stdout);
 }
 
@@ -181,67 +139,111 @@ static int loop(const struct args *a, struct libvhost_backend *backend)
 	return 0;
 }
 
-static int serve(const struct args *a, struct libvhost_ctx *ctx, struct blk_device *dev)
+static int bind_and_loop(const struct args *a, struct libvhost_backend *backend)
 {
-	const struct libvhost_backend_ops ops = {.size = sizeof(ops), .serve = blk_device_serve};
+	const int rc = a->device->bind ? a->device->bind(a->device, backend) : 0;
+
+	if (rc < 0)
+		return complain_backend(backend, "device", rc);
+	announce(a, backend);
+	return loop(a, backend);
+}
+
+static int serve(const struct args *a, struct libvhost_ctx *ctx)
+{
+	const struct device *d = a->device;
+	const struct libvhost_backend_ops ops = {.size = sizeof(ops), .serve = d->serve};
 	struct libvhost_worker_opts worker = {
-		.size = sizeof(worker), .role = LIBVHOST_ROLE_BLOCK, .name = "vhostctl-blk"};
-	struct blk_config config = {
-		.capacity = htole64(dev->size / 512), .seg_max = htole32(126), .blk_size = htole32(512)};
-	struct libvhost_backend_opts opts = {.size = sizeof(opts), .virtio_id = VIRTIO_ID_BLOCK};
+		.size = sizeof(worker),
+		.flags = d->num_files ? a->flags : a->flags & ~LIBVHOST_WORKER_IO_URING,
+		.role = d->role,
+		.action = a->action,
+		.caps = a->caps,
+		.poll_us = a->poll_us,
+		.num_files = d->num_files,
+		.files = d->files,
+	};
+	const struct libvhost_backend_opts opts = {
+		.size = sizeof(opts),
+		.virtio_id = d->virtio_id,
+		.num_queues = a->queues,
+		.num_workers = a->workers,
+		.worker = &worker,
+		.features = d->features | 1ull << RING_F_INDIRECT_DESC | 1ull << RING_F_EVENT_IDX |
+			    1ull << F_RING_PACKED | 1ull << F_IN_ORDER,
+		.ops = &ops,
+		.arg = a->device,
+		.config = d->config,
+		.config_len = d->config_len,
+	};
 	struct libvhost_backend *backend;
 	int rc;
 
-	worker.caps = a->caps;
-	worker.action = a->action;
-	worker.poll_us = a->poll_us;
-	config.num_queues = htole16((uint16_t)a->queues);
-	opts.num_queues = a->queues;
-	opts.num_workers = a->workers;
-	opts.worker = &worker;
-	opts.features = 1ull << BLK_F_SEG_MAX | 1ull << BLK_F_BLK_SIZE | 1ull << BLK_F_FLUSH |
-			1ull << RING_F_INDIRECT_DESC | 1ull << RING_F_EVENT_IDX | 1ull << F_RING_PACKED |
-			1ull << F_IN_ORDER | (a->queues > 1 ? 1ull << BLK_F_MQ : 0);
-	opts.ops = &ops;
-	opts.arg = dev;
-	opts.config = &config;
-	opts.config_len = BLK_CONFIG_BYTES;
+	snprintf(worker.name, sizeof(worker.name), "vhostctl-%s", d->name);
 	rc = libvhost_backend_new(ctx, &opts, &backend);
 	if (rc < 0)
 		return complain_ctx(ctx, "device", rc);
-	announce(a, backend, dev);
-	rc = loop(a, backend);
+	rc = bind_and_loop(a, backend);
 	libvhost_backend_free(backend);
 	return rc;
 }
 
+static struct device *find(const char *name)
+{
+	struct device *d;
+
+	for (unsigned n = 0; name && (d = device_at(n)) != NULL; n++)
+		if (!strcmp(d->name, name))
+			return d;
+	return NULL;
+}
+
+/* The device comes first, because the other options depend on it; help shows those of all. */
+static struct device *read_arguments(int argc, char **argv, struct args *a)
+{
+	struct device *d = find(argc > 1 ? argv[1] : NULL);
+	struct argp_child children[8] = {{0}};
+	struct argp argp = {options,
+			    parse,
+			    "DEVICE",
+			    "Serves a device over vhost-user until interrupted. Requests run on sandboxed "
+			    "threads. DEVICE, which comes first, is blk, net, rng or console.",
+			    children,
+			    NULL,
+			    NULL};
+	struct device *each;
+	int used = 0;
+
+	for (unsigned n = 0; (each = device_at(n)) != NULL; n++)
+		if (each->argp && (!d || each == d))
+			children[used++] = (struct argp_child){each->argp, 0, each->name, (int)n + 1};
+	a->device = d;
+	if (d) {
+		argv[1] = argv[0];
+		argc--;
+		argv++;
+	}
+	argp_parse(&argp, argc, argv, 0, NULL, a);
+	return d;
+}
+
 static int run(int argc, char **argv)
 {
-	static const struct argp argp = {
-		options, parse,
-		"blk",	 "Serves a block device over vhost-user until interrupted. Requests run on sandboxed threads.",
-		NULL,	 NULL,
-		NULL};
-	struct args a = {.queues = 1, .workers = 1};
-	struct blk_device dev = {0};
+	struct args a = {.workers = 1, .flags = LIBVHOST_WORKER_IO_URING};
 	struct libvhost_ctx *ctx;
 	int rc;
 
-	argp_parse(&argp, argc, argv, 0, NULL, &a);
+	if (!read_arguments(argc, argv, &a))
+		return 1;
 	catch_signals();
-	if (open_store(&a, &dev) || open_journal(&a, &dev))
+	if (a.device->open(a.device, a.queues))
 		return 1;
 	if (libvhost_ctx_new(NULL, &ctx) < 0)
 		return complain("out of memory");
-	rc = serve(&a, ctx, &dev);
+	rc = serve(&a, ctx);
 	libvhost_ctx_free(ctx);
-	if (dev.journal)
-		munmap((void *)dev.journal, dev.size / 512 * sizeof(*dev.journal));
-	if (dev.ram)
-		munmap(dev.ram, dev.size);
-	if (dev.fd >= 0)
-		close(dev.fd);
+	a.device->close(a.device);
 	return rc;
 }
 
-const struct command serve_command = {"serve", "serve a block device from a file or memory on sandboxed threads", run};
+const struct command serve_command = {"serve", "serve a device on sandboxed threads", run};
