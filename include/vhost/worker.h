@@ -32,8 +32,10 @@ enum libvhost_sandbox_caps {
 };
 
 enum libvhost_worker_role {
-	LIBVHOST_ROLE_RING = 0, /**< rings only: eventfds, polling, no file access */
-	LIBVHOST_ROLE_BLOCK = 1 /**< rings and positioned reads and writes on descriptors opened before */
+	LIBVHOST_ROLE_RING = 0,	  /**< rings only: eventfds, timers, polling, no file access */
+	LIBVHOST_ROLE_BLOCK = 1,  /**< rings and positioned reads and writes of files opened before */
+	LIBVHOST_ROLE_STREAM = 2, /**< rings and reads and writes of streams opened before: tap, socket, terminal */
+	LIBVHOST_ROLE_CONTROL = 3 /**< control messages of a back-end, which bring descriptors and map memory */
 };
 
 /** Options of libvhost_worker_new(). Since 0.1. */

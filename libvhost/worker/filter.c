@@ -37,8 +37,9 @@ static int add_rule(scmp_filter_ctx ctx, const struct lv_rule *rule, int ring_fd
 	for (uint32_t i = 0; i < rule->nargs; i++)
 		cmp[i] = (struct scmp_arg_cmp){
 			.arg = rule->args[i].index,
-			.op = SCMP_CMP_EQ,
-			.datum_a = lv_rule_value(&rule->args[i], ring_fd),
+			.op = SCMP_CMP_MASKED_EQ,
+			.datum_a = rule->args[i].mask,
+			.datum_b = lv_rule_value(&rule->args[i], ring_fd),
 		};
 	return seccomp_rule_add_array(ctx, SCMP_ACT_ALLOW, rule->nr, rule->nargs, cmp);
 }

@@ -8,24 +8,32 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-#define ROLE_RING  LIBVHOST_ROLE_RING
-#define ROLE_BLOCK LIBVHOST_ROLE_BLOCK
+enum {
+	BLOCK = 1u << LIBVHOST_ROLE_BLOCK,
+	STREAM = 1u << LIBVHOST_ROLE_STREAM,
+	CONTROL = 1u << LIBVHOST_ROLE_CONTROL,
+	EVERY = LV_ROLES_ALL
+};
 
 /* A condition expands to initialisers; their number is counted from a compound literal of the same initialisers. */
 #define ANY
 #define AND ,
 #define ARG(index, value)                                                                                              \
 	{                                                                                                              \
-		(index), (uint64_t)(value)                                                                             \
+		(index), UINT64_MAX, (uint64_t)(value)                                                                 \
 	}
-#define ARGS(...) (sizeof((struct lv_rule_arg[]){{0, 0}, __VA_ARGS__}) / sizeof(struct lv_rule_arg) - 1)
+#define CLEAR(index, bits)                                                                                             \
+	{                                                                                                              \
+		(index), (uint64_t)(bits), 0                                                                           \
+	}
+#define ARGS(...) (sizeof((struct lv_rule_arg[]){{0, 0, 0}, __VA_ARGS__}) / sizeof(struct lv_rule_arg) - 1)
 
 static const struct lv_rule rules[] = {
-#define LV_RULE(call, roles, cond, reason)                                                                             \
+#define LV_RULE(call, who, cond, reason)                                                                               \
 	{                                                                                                              \
 		.name = #call,                                                                                         \
 		.nr = SCMP_SYS(call),                                                                                  \
-		.role = ROLE_##roles,                                                                                  \
+		.roles = (who),                                                                                        \
 		.nargs = ARGS(cond),                                                                                   \
 		.args = {cond},                                                                                        \
 		.condition = #cond,                                                                                    \
@@ -42,7 +50,7 @@ const struct lv_rule *lv_rule(uint32_t n)
 
 int lv_rule_applies(const struct lv_rule *rule, uint32_t role)
 {
-	return rule->nr >= 0 && rule->role <= role;
+	return rule->nr >= 0 && rule->roles >> role & 1;
 }
 
 uint64_t lv_rule_value(const struct lv_rule_arg *arg, int ring_fd)
@@ -56,7 +64,7 @@ uint64_t lv_rule_value(const struct lv_rule_arg *arg, int ring_fd)
 
 const char *libvhost_syscalls(uint32_t role, uint32_t index)
 {
-	if (role > LIBVHOST_ROLE_BLOCK)
+	if (role >= LV_ROLES)
 		return NULL;
 	for (uint32_t n = 0; lv_rule(n); n++)
 		if (lv_rule_applies(lv_rule(n), role) && index-- == 0)

@@ -7,6 +7,8 @@
 #include <vhost/worker.h>
 
 #define LV_RULE_MAX_ARGS 2u
+#define LV_ROLES	 (LIBVHOST_ROLE_CONTROL + 1u)
+#define LV_ROLES_ALL	 ((1u << LV_ROLES) - 1)
 
 /* "The process that builds the filter" in place of a value: known only when the filter is built. */
 #define LV_OWN_PID UINT64_MAX
@@ -20,13 +22,14 @@
 
 struct lv_rule_arg {
 	uint32_t index; /* 0..5 */
-	uint64_t value; /* must be equal; LV_OWN_* stand for what is known later */
+	uint64_t mask;	/* which bits are compared */
+	uint64_t value; /* what they must be; LV_OWN_* stand for what is known later */
 };
 
 struct lv_rule {
 	const char *name;
-	int nr;	       /* negative: this architecture does not have it */
-	uint32_t role; /* smallest role that has it */
+	int nr;		/* negative: this architecture does not have it */
+	uint32_t roles; /* bit n: role n has it */
 	uint32_t nargs;
 	struct lv_rule_arg args[LV_RULE_MAX_ARGS];
 	const char *condition; /* as text, for the manual */

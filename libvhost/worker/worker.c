@@ -48,7 +48,7 @@ static int check_opts(struct libvhost_ctx *ctx, struct libvhost_worker_opts *o, 
 			       "worker: %u files, io_depth %u: out of range, files missing, or role %u has no files",
 			       o->num_files, o->io_depth, o->role);
 	if (o->flags & ~(LIBVHOST_WORKER_HAS_CPU | LIBVHOST_WORKER_BUSY | LIBVHOST_WORKER_IO_URING) ||
-	    (o->flags & LIBVHOST_WORKER_BUSY && o->poll_us) || o->role > LIBVHOST_ROLE_BLOCK ||
+	    (o->flags & LIBVHOST_WORKER_BUSY && o->poll_us) || o->role >= LV_ROLES ||
 	    o->sandbox > LIBVHOST_SANDBOX_OFF || o->action > LIBVHOST_SANDBOX_LOG || o->caps > LIBVHOST_CAPS_KEEP ||
 	    o->poll_us > POLL_US_MAX || memchr(o->name, 0, sizeof(o->name)) == NULL ||
 	    (o->flags & LIBVHOST_WORKER_HAS_CPU && (o->cpu < 0 || o->cpu >= CPU_SETSIZE)))

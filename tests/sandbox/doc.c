@@ -5,17 +5,31 @@
 
 #include <stdlib.h>
 
+/* "every", or the names of the roles. */
+static const char *roles(const struct lv_rule *rule, char *text, size_t cap)
+{
+	static const char *const names[LV_ROLES] = {"ring", "block", "stream", "control"};
+
+	if (rule->roles == LV_ROLES_ALL)
+		return "every";
+	text[0] = 0;
+	for (uint32_t role = 0; role < LV_ROLES; role++)
+		if (rule->roles >> role & 1)
+			snprintf(text + strlen(text), cap - strlen(text), "%s%s", text[0] ? ", " : "", names[role]);
+	return text;
+}
+
 static void expected(char *text, size_t cap)
 {
 	const struct lv_rule *rule;
+	char who[64];
 	size_t len = 0;
 
 	text[0] = 0;
 	for (uint32_t n = 0; (rule = lv_rule(n)) != NULL && len < cap; n++)
 		len += (size_t)snprintf(text + len, cap - len, "| `%s` | %s | %s%s%s | %s |\n", rule->name,
-					rule->role == LIBVHOST_ROLE_RING ? "ring, block" : "block",
-					rule->nargs ? "`" : "", rule->nargs ? rule->condition : "any",
-					rule->nargs ? "`" : "", rule->why);
+					roles(rule, who, sizeof(who)), rule->nargs ? "`" : "",
+					rule->nargs ? rule->condition : "any", rule->nargs ? "`" : "", rule->why);
 }
 
 static void actual(char *text, size_t cap)
