@@ -38,20 +38,37 @@ enum libvhost_worker_role {
 	LIBVHOST_ROLE_CONTROL = 3 /**< control messages of a back-end, which bring descriptors and map memory */
 };
 
+/**
+ * One more system call for a worker's filter, which its handlers need. Refused are unknown names, names that this
+ * architecture does not have, and calls that would undo the sandbox: to execute, fork, trace or load a program, to
+ * change filters, capabilities or namespaces, to make or use another io_uring. mmap, mprotect and pkey_mprotect must
+ * name the protection (argument 2, without PROT_EXEC), ioctl its request (argument 1). Since 0.1.
+ */
+struct libvhost_syscall_rule {
+	const char *name;  /**< as libseccomp knows it */
+	uint32_t num_args; /**< comparisons, 0..2; all must hold */
+	uint32_t arg[2];   /**< number of the argument, 0..5, the same only once */
+	uint32_t reserved;
+	uint64_t value[2]; /**< what it must be, as the 64-bit register holds it */
+};
+
 /** Options of libvhost_worker_new(). Since 0.1. */
 struct libvhost_worker_opts {
-	uint32_t size;	      /**< sizeof(struct libvhost_worker_opts) */
-	uint32_t flags;	      /**< LIBVHOST_WORKER_* */
-	uint32_t role;	      /**< enum libvhost_worker_role */
-	uint32_t sandbox;     /**< enum libvhost_sandbox_mode */
-	uint32_t action;      /**< enum libvhost_sandbox_action */
-	uint32_t caps;	      /**< enum libvhost_sandbox_caps */
-	uint32_t poll_us;     /**< adaptive polling window before sleeping, microseconds, 0 = none, at most 1000000 */
-	int32_t cpu;	      /**< with HAS_CPU: processor to run on */
-	char name[16];	      /**< thread name, "" = "vhost-worker" */
-	uint32_t num_files;   /**< 0..64, more than 0 only with LIBVHOST_ROLE_BLOCK */
-	uint32_t io_depth;    /**< operations under way at once, 1..4096; 0 = 256 */
-	const int32_t *files; /**< what libvhost_vq_io() reads and writes, named by index; duplicated */
+	uint32_t size;	       /**< sizeof(struct libvhost_worker_opts) */
+	uint32_t flags;	       /**< LIBVHOST_WORKER_* */
+	uint32_t role;	       /**< enum libvhost_worker_role */
+	uint32_t sandbox;      /**< enum libvhost_sandbox_mode */
+	uint32_t action;       /**< enum libvhost_sandbox_action */
+	uint32_t caps;	       /**< enum libvhost_sandbox_caps */
+	uint32_t poll_us;      /**< adaptive polling window before sleeping, microseconds, 0 = none, at most 1000000 */
+	int32_t cpu;	       /**< with HAS_CPU: processor to run on */
+	char name[16];	       /**< thread name, "" = "vhost-worker" */
+	uint32_t num_files;    /**< 0..64, more than 0 only with LIBVHOST_ROLE_BLOCK */
+	uint32_t io_depth;     /**< operations under way at once, 1..4096; 0 = 256 */
+	const int32_t *files;  /**< what libvhost_vq_io() reads and writes, named by index; duplicated */
+	uint32_t num_syscalls; /**< 0..32 */
+	uint32_t reserved;
+	const struct libvhost_syscall_rule *syscalls; /**< allowed beside those of the role; copied */
 };
 
 #define LIBVHOST_WORKER_HAS_CPU 0x1u

@@ -4,11 +4,13 @@
 #include <pthread.h>
 #include <seccomp.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "core/wire.h"
+#include "worker/extra.h"
 #include "worker/sandbox.h"
 
 /*
@@ -30,6 +32,11 @@ static uint32_t default_action(uint32_t action)
 	}
 }
 
+static int allow(scmp_filter_ctx ctx, int nr, const struct scmp_arg_cmp *cmp, uint32_t num)
+{
+	return seccomp_rule_add_array(ctx, SCMP_ACT_ALLOW, nr, num, cmp);
+}
+
 static int add_rule(scmp_filter_ctx ctx, const struct lv_rule *rule, int ring_fd)
 {
 	struct scmp_arg_cmp cmp[LV_RULE_MAX_ARGS];
@@ -41,7 +48,25 @@ static int add_rule(scmp_filter_ctx ctx, const struct lv_rule *rule, int ring_fd
 			.datum_a = rule->args[i].mask,
 			.datum_b = lv_rule_value(&rule->args[i], ring_fd),
 		};
-	return seccomp_rule_add_array(ctx, SCMP_ACT_ALLOW, rule->nr, rule->nargs, cmp);
+	return allow(ctx, rule->nr, cmp, rule->nargs);
+}
+
+/* One of the host's, which lv_extra_check() has seen. */
+static int add_extra(scmp_filter_ctx ctx, const struct libvhost_syscall_rule *rule)
+{
+	struct scmp_arg_cmp cmp[LV_EXTRA_ARGS];
+
+	for (uint32_t i = 0; i < rule->num_args; i++)
+		cmp[i] = (struct scmp_arg_cmp){.arg = rule->arg[i], .op = SCMP_CMP_EQ, .datum_a = rule->value[i]};
+	return allow(ctx, seccomp_syscall_resolve_name(rule->name), cmp, rule->num_args);
+}
+
+static bool extra_has(const struct lv_filter_spec *spec, const char *name)
+{
+	for (uint32_t n = 0; n < spec->num_extra; n++)
+		if (!strcmp(spec->extra[n].name, name))
+			return true;
+	return false;
 }
 
 static int add_rules(scmp_filter_ctx ctx, const struct lv_filter_spec *spec)
@@ -56,9 +81,11 @@ static int add_rules(scmp_filter_ctx ctx, const struct lv_filter_spec *spec)
 	for (uint32_t n = 0; rc == 0 && (rule = lv_rule(n)) != NULL; n++)
 		if (lv_rule_applies(rule, spec->role))
 			rc = add_rule(ctx, rule, spec->ring_fd);
+	for (uint32_t n = 0; rc == 0 && n < spec->num_extra; n++)
+		rc = add_extra(ctx, &spec->extra[n]);
 	/* glibc's free() may look at /proc/sys/vm/overcommit_memory when a thread's heap shrinks. That is no attack:
 	 * it copes with a refusal, so refuse it without killing anybody. */
-	if (rc == 0 && spec->action == LIBVHOST_SANDBOX_KILL_PROCESS)
+	if (rc == 0 && spec->action == LIBVHOST_SANDBOX_KILL_PROCESS && !extra_has(spec, "openat"))
 		rc = seccomp_rule_add_array(ctx, SCMP_ACT_ERRNO(EPERM), SCMP_SYS(openat), 0, NULL);
 	return rc;
 }

@@ -43,7 +43,11 @@ static bool can_change_ids(void)
 int lv_sandbox_prepare(struct lv_sandbox *sb, const struct libvhost_worker_opts *opts, int ring_fd,
 		       struct lv_errslot *err)
 {
-	const struct lv_filter_spec spec = {.role = opts->role, .action = opts->action, .ring_fd = ring_fd};
+	const struct lv_filter_spec spec = {.role = opts->role,
+					    .action = opts->action,
+					    .ring_fd = ring_fd,
+					    .num_extra = opts->num_syscalls,
+					    .extra = opts->syscalls};
 	int rc;
 
 	*sb = (struct lv_sandbox){.mode = opts->sandbox, .action = opts->action};

@@ -42,6 +42,8 @@ bool lv_sandbox_enter(const struct lv_sandbox *sb, struct lv_sandbox_result *res
 struct lv_filter_spec {
 	uint32_t role, action;
 	int ring_fd; /* -1 = none */
+	uint32_t num_extra;
+	const struct libvhost_syscall_rule *extra; /* the host's own, checked */
 };
 int lv_filter_build(const struct lv_filter_spec *spec, struct sock_filter **code, uint16_t *length);
 

@@ -14,6 +14,7 @@
 
 #include "core/opts.h"
 #include "core/wire.h"
+#include "worker/extra.h"
 #include "worker/loop.h"
 
 #define STACK_BYTES (512u << 10)
@@ -57,7 +58,7 @@ static int check_opts(struct libvhost_ctx *ctx, struct libvhost_worker_opts *o, 
 			"worker: flags %#x role %u sandbox %u action %u caps %u poll_us %u cpu %d: out of range, "
 			"BUSY with a polling window, or the name has no end",
 			o->flags, o->role, o->sandbox, o->action, o->caps, o->poll_us, o->cpu);
-	return 0;
+	return lv_extra_check(&ctx->err, o);
 }
 
 static int open_fds(struct libvhost_worker *w)
@@ -153,6 +154,7 @@ int libvhost_worker_new(struct libvhost_ctx *ctx, const struct libvhost_worker_o
 	w->ctx = lv_ctx_ref(ctx);
 	w->opts = o;
 	w->opts.files = NULL; /* duplicated below; the caller's may be gone */
+	w->opts.syscalls = NULL;
 	w->pid = getpid();
 	w->loop.poll_max_ns = w->loop.poll_ns = o.poll_us * 1000ull;
 	w->loop.busy = o.flags & LIBVHOST_WORKER_BUSY;

@@ -13,7 +13,8 @@ import tap
 
 SECTIONS = {"configuration, log, inflight and channel of a back-end": range(108, 144),
             "a front-end attacked by its back-end": range(144, 188),
-            "a ring attacked by the guest": range(188, 220)}
+            "a ring attacked by the guest": range(188, 220),
+            "a sandbox attacked by its worker": range(281, 301)}
 TEST = re.compile(r"^TEST\((\w+),\s*(\w+)\)", re.M)
 NUMBER = re.compile(r"(?:^|_)[rR](\d{3})(?=_|$)")
 SCRIPT = re.compile(r"^# Hostile cases?: (.*)$", re.M)

@@ -30,7 +30,11 @@ static void *job_main(void *arg)
 
 bool run_inside(const struct inside *how, void (*fn)(void *arg), void *arg)
 {
-	struct libvhost_worker_opts opts = {.role = how->role, .action = how->action, .caps = how->caps};
+	struct libvhost_worker_opts opts = {.role = how->role,
+					    .action = how->action,
+					    .caps = how->caps,
+					    .num_syscalls = how->num_syscalls,
+					    .syscalls = how->syscalls};
 	struct job job = {.fn = fn, .arg = arg};
 	sigset_t all, old;
 	pthread_t thread;

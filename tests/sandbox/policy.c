@@ -229,7 +229,7 @@ static void try_x32(void *arg)
 	*(struct outcome *)arg = call6(0x40000000 | SYS_getpid, none);
 }
 
-TEST(policy, x32_numbers_are_refused)
+TEST(policy, r289_x32_numbers_are_refused)
 {
 	struct outcome o = {0};
 
@@ -264,7 +264,7 @@ static void int80_inside(void)
 	_exit(value == -EPERM ? 0 : 1);
 }
 
-TEST(policy, i386_entry_is_refused)
+TEST(policy, r289_i386_entry_is_refused)
 {
 	if (status_of_child(int80_bare) != 0)
 		SKIP("this kernel has no 32-bit entry");
