@@ -55,7 +55,7 @@ struct libvhost_backend_opts {
 	void *arg;				/**< passed to the ops */
 	const void *config;			/**< initial configuration space, copied */
 	uint32_t config_len;			/**< bytes, 0..256 */
-	uint32_t num_workers; /**< sandboxed threads, 1..64; queue n runs on worker n modulo num_workers; 0 = 1 */
+	uint32_t num_workers; /**< sandboxed threads, 1..64; queue n begins on worker n modulo num_workers; 0 = 1 */
 	const struct libvhost_worker_opts *worker; /**< for each of them; NULL = defaults */
 };
 
@@ -67,7 +67,18 @@ LIBVHOST_API LIBVHOST_MUST_CHECK int libvhost_backend_new(struct libvhost_ctx *c
 							  const struct libvhost_backend_opts *opts,
 							  struct libvhost_backend **ret);
 
-/** Stops queues, closes and frees. NULL is allowed. Since 0.1. */
+/**
+ * Ends the device with a deadline (0 = the context's time limit): nobody can connect any more, the connection is
+ * closed, all queues are taken back and the workers end. Requests that handlers keep stay unanswered: a driver that
+ * must not lose them stops its queues before. Afterwards only events and errors can be taken and the back-end freed,
+ * which takes no time; everything else, a dispatch that waits included, ends with -ESHUTDOWN.
+ * @return 0, also when it was stopped before; -ETIMEDOUT (a handler does not return: call again); -EBUSY; -EINVAL.
+ * Since 0.1.
+ */
+LIBVHOST_API int libvhost_backend_stop(struct libvhost_backend *backend, uint32_t timeout_ms);
+
+/** Stops queues, closes and frees; waits for handlers as long as they take (libvhost_backend_stop() has a deadline).
+ * NULL is allowed. Since 0.1. */
 LIBVHOST_API void libvhost_backend_free(struct libvhost_backend *backend);
 
 /** Listens on a unix socket; a stale socket file without a listener is replaced. One front-end at a time, the next
@@ -112,6 +123,21 @@ LIBVHOST_API int libvhost_backend_request(struct libvhost_backend *backend, stru
  * @return 0; -EINVAL (queue, or fd cannot be waited for); -EBUSY (the queue runs). Since 0.1.
  */
 LIBVHOST_API int libvhost_backend_watch_fd(struct libvhost_backend *backend, uint32_t queue, int fd);
+
+/**
+ * Has worker @p worker serve queue @p queue from now on, whether it runs or not. Requests that wait are served there,
+ * and what its handler keeps stays kept: from then on it is called on the other thread. Not while a libvhost_call for
+ * the queue is on its way to the present worker, and not from a handler.
+ * @return 0; -EINVAL (no such queue or worker); -ETIMEDOUT (a handler does not return: the queue is where it was);
+ * -ENOSPC (64 queues there already); -EBUSY (from a callback); -ESHUTDOWN. Since 0.1.
+ */
+LIBVHOST_API int libvhost_backend_move_queue(struct libvhost_backend *backend, uint32_t queue, uint32_t worker,
+					     uint32_t timeout_ms);
+
+/** A worker of the back-end, to give it descriptors and calls; owned by the back-end, so neither to be stopped nor
+ * freed nor given queues. A descriptor that it gives up is an event QUEUE_ERROR with queue 0xffffffff. @return NULL: no
+ * such worker. Since 0.1. */
+LIBVHOST_API struct libvhost_worker *libvhost_backend_worker(struct libvhost_backend *backend, uint32_t index);
 
 /** Status of worker @p index. @return 0; -ENOENT; as libvhost_worker_status(). Since 0.1. */
 LIBVHOST_API int libvhost_backend_worker_status(struct libvhost_backend *backend, uint32_t index,

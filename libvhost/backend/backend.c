@@ -33,12 +33,19 @@ void lv_backend_unlock(struct libvhost_backend *b)
 	pthread_mutex_unlock(&b->lock);
 }
 
-struct libvhost_worker *lv_backend_worker(struct libvhost_backend *b, uint32_t queue)
+uint32_t lv_backend_left_ms(struct libvhost_backend *b, uint64_t deadline)
 {
-	return b->workers[queue % b->opts.num_workers];
+	const int left = lv_left_ms(b->ctx, deadline);
+
+	return left > 0 ? (uint32_t)left : 1;
 }
 
-void lv_backend_event(struct libvhost_backend *b, uint32_t type, uint32_t queue, int err, const char *text)
+int lv_backend_check_alive(struct libvhost_backend *b)
+{
+	return b->stopped ? lv_fail(&b->err, -ESHUTDOWN, LIBVHOST_EK_STATE, "back-end: it was stopped") : 0;
+}
+
+static void put_event(struct libvhost_backend *b, const struct libvhost_event *event)
 {
 	struct libvhost_event *e;
 
@@ -47,9 +54,17 @@ void lv_backend_event(struct libvhost_backend *b, uint32_t type, uint32_t queue,
 		return;
 	}
 	e = &b->events[(b->event_head + b->event_count++) % LV_BACKEND_EVENTS];
-	*e = (struct libvhost_event){.type = type, .queue = queue, .err = err, .dropped = b->events_dropped};
+	*e = *event;
+	e->dropped = b->events_dropped;
 	b->events_dropped = 0;
-	snprintf(e->text, sizeof(e->text), "%.*s", (int)sizeof(e->text) - 1, text);
+}
+
+void lv_backend_event(struct libvhost_backend *b, uint32_t type, uint32_t queue, int err, const char *text)
+{
+	struct libvhost_event e = {.type = type, .queue = queue, .err = err};
+
+	snprintf(e.text, sizeof(e.text), "%.*s", (int)sizeof(e.text) - 1, text);
+	put_event(b, &e);
 }
 
 void lv_backend_reports(struct libvhost_backend *b)
@@ -58,10 +73,13 @@ void lv_backend_reports(struct libvhost_backend *b)
 	struct libvhost_event e;
 
 	for (uint32_t w = 0; w < b->opts.num_workers; w++)
-		while (libvhost_worker_next_event(b->workers[w], &e) == 1)
+		while (libvhost_worker_next_event(b->workers[w], &e) == 1) {
+			if (e.queue == LIBVHOST_NONE) /* a descriptor of the host's */
+				put_event(b, &e);
 			for (uint32_t q = 0; s->rings && q < b->opts.num_queues; q++)
 				if (s->rings[q].vq && (uintptr_t)s->rings[q].vq == e.value[0])
 					lv_ring_failed(s, &s->rings[q], e.err);
+		}
 }
 
 static int check_opts(struct libvhost_ctx *ctx, const struct libvhost_backend_opts *o)
@@ -180,6 +198,7 @@ int libvhost_backend_new(struct libvhost_ctx *ctx, const struct libvhost_backend
 		rc = open_fds(b);
 	if (rc == 0)
 		rc = start_workers(b);
+	lv_place_queues(b);
 	if (rc < 0) {
 		libvhost_backend_free(b);
 		return rc;
@@ -201,9 +220,7 @@ void libvhost_backend_free(struct libvhost_backend *b)
 	lv_session_close(&b->session, 1);
 	free(b->session.rings);
 	free(b->workers);
-	if (b->listener >= 0)
-		unlink(b->path);
-	lv_fd_close(b->listener);
+	lv_listener_close(b);
 	lv_fd_close(b->timer_fd);
 	lv_fd_close(b->epoll_fd);
 	pthread_mutex_destroy(&b->lock);

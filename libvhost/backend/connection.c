@@ -36,7 +36,7 @@ int lv_conn_open(struct libvhost_backend *b, int sock)
 	return 0;
 }
 
-static void close_within(struct libvhost_backend *b, int err, const char *why, uint32_t timeout_ms)
+void lv_conn_close_within(struct libvhost_backend *b, int err, const char *why, uint32_t timeout_ms)
 {
 	struct lv_conn *c = &b->conn;
 
@@ -59,7 +59,7 @@ static void close_within(struct libvhost_backend *b, int err, const char *why, u
 
 void lv_conn_close(struct libvhost_backend *b, int err, const char *why)
 {
-	close_within(b, err, why, b->opts.timeout_ms);
+	lv_conn_close_within(b, err, why, b->opts.timeout_ms);
 }
 
 static void close_for(struct libvhost_backend *b, int err, const struct libvhost_req *req, const char *why)
@@ -69,7 +69,7 @@ static void close_for(struct libvhost_backend *b, int err, const struct libvhost
 
 	snprintf(text, sizeof(text), "%s: %s", row ? row->name : "unknown request", why ? why : lv_errno_name(-err));
 	/* a handler that let the message wait had its time */
-	close_within(b, err, text, err == -ETIMEDOUT ? LV_LAST_WORD_MS : b->opts.timeout_ms);
+	lv_conn_close_within(b, err, text, err == -ETIMEDOUT ? LV_LAST_WORD_MS : b->opts.timeout_ms);
 }
 
 /* True = the answer is on its way or there is none. */

@@ -80,12 +80,14 @@ struct libvhost_backend {
 	struct lv_errslot err;
 	pthread_mutex_t lock; /* error-checking: a callback that calls back gets -EBUSY */
 	bool dispatching;
+	bool stopped; /* libvhost_backend_stop() was called */
 	struct libvhost_backend_opts opts;
 	struct libvhost_backend_ops ops;
 	uint64_t features, protocol_features; /* offered */
 	uint8_t config[LV_BACKEND_CONFIG];
 	struct libvhost_worker **workers;
 	int watched[LIBVHOST_MAX_QUEUES]; /* of libvhost_backend_watch_fd(), -1 = none */
+	uint8_t worker_of[LIBVHOST_MAX_QUEUES]; /* of each queue */
 	struct lv_session session;
 	struct lv_conn conn;
 	struct lv_inproc *inproc; /* its other end in this process, NULL = none */
@@ -103,6 +105,13 @@ void lv_backend_unlock(struct libvhost_backend *b);
 void lv_backend_event(struct libvhost_backend *b, uint32_t type, uint32_t queue, int err, const char *text);
 /* Takes what workers report: queues that they gave up. */
 void lv_backend_reports(struct libvhost_backend *b);
+/* What is left until the deadline, at least 1: to most calls 0 means something else. */
+uint32_t lv_backend_left_ms(struct libvhost_backend *b, uint64_t deadline);
+/* What cannot be done any more once the back-end was stopped: 0 or -ESHUTDOWN. */
+int lv_backend_check_alive(struct libvhost_backend *b);
+
+/* placement.c */
+void lv_place_queues(struct libvhost_backend *b);
 struct libvhost_worker *lv_backend_worker(struct libvhost_backend *b, uint32_t queue);
 
 /* session.c */
@@ -181,6 +190,7 @@ int lv_conn_open(struct libvhost_backend *b, int sock); /* takes sock */
 /* Moves messages as far as possible; closes the connection when it must. */
 void lv_conn_turn(struct libvhost_backend *b);
 void lv_conn_close(struct libvhost_backend *b, int err, const char *why);
+void lv_conn_close_within(struct libvhost_backend *b, int err, const char *why, uint32_t timeout_ms);
 /* When the connection wants a turn without any event, 0 = never. */
 uint64_t lv_conn_deadline(const struct libvhost_backend *b);
 
@@ -195,6 +205,15 @@ int lv_bridge_handle(struct lv_session *s, struct libvhost_req *req);
 
 /* server.c: to be called before a watched descriptor is closed, since a duplicate would keep it in the epoll set. */
 void lv_backend_unwatch(struct libvhost_backend *b, uint32_t which);
+/* Watches what is there now. */
+void lv_backend_rewatch(struct libvhost_backend *b);
+/* A front-end is there, or what is left of one. */
+bool lv_backend_occupied(const struct libvhost_backend *b);
+
+/* listener.c */
+/* Ends listening; the socket file goes if it is ours. */
+void lv_listener_close(struct libvhost_backend *b);
+void lv_listener_turn(struct libvhost_backend *b);
 
 /* inproc.c */
 void lv_inproc_wake(struct lv_inproc *in);

@@ -157,14 +157,6 @@ int lv_ring_track(struct lv_session *s, struct lv_ring *ring)
 	return rc;
 }
 
-/* What is left until the deadline, for calls to which 0 means something else. */
-static uint32_t left_ms(const struct lv_session *s, uint64_t deadline)
-{
-	const int left = lv_left_ms(s->b->ctx, deadline);
-
-	return left > 0 ? (uint32_t)left : 1;
-}
-
 /* On its worker the queue is somebody else's, so looking means taking it back. */
 static int drain(struct lv_session *s, struct lv_ring *ring, uint64_t deadline)
 {
@@ -173,10 +165,10 @@ static int drain(struct lv_session *s, struct lv_ring *ring, uint64_t deadline)
 
 	if (!ring->vq || ring->broken || (handed_over && s->inflight.map))
 		return 0;
-	while ((rc = lv_ring_pause(s, ring, left_ms(s, deadline))) == 0) {
+	while ((rc = lv_ring_pause(s, ring, lv_backend_left_ms(s->b, deadline))) == 0) {
 		if (!ring->vq->in_flight || ring->vq->broken || !lv_left_ms(s->b->ctx, deadline))
 			return 0;
-		if (lv_ring_lend(s, ring, true, left_ms(s, deadline)) < 0)
+		if (lv_ring_lend(s, ring, true, lv_backend_left_ms(s->b, deadline)) < 0)
 			return 0;
 		nanosleep(&(struct timespec){.tv_nsec = DRAIN_LOOK_US * 1000}, NULL);
 	}
@@ -188,7 +180,7 @@ int lv_ring_drain_and_stop(struct lv_session *s, struct lv_ring *ring, uint64_t 
 	int rc = drain(s, ring, deadline);
 
 	if (rc == 0)
-		rc = lv_ring_stop(s, ring, left_ms(s, deadline));
+		rc = lv_ring_stop(s, ring, lv_backend_left_ms(s->b, deadline));
 	if (rc < 0)
 		lv_ring_end_drain(s, ring);
 	return rc;

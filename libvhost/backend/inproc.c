@@ -29,7 +29,8 @@ static int inproc_open(void *self)
 
 	if (rc < 0)
 		return rc;
-	if (!in->b->session.open)
+	rc = lv_backend_check_alive(in->b);
+	if (rc == 0 && !in->b->session.open)
 		rc = in->b->session.mem && !lv_session_close(&in->b->session, in->b->opts.timeout_ms)
 			     ? -EBUSY
 			     : lv_session_open(&in->b->session);
@@ -103,6 +104,14 @@ static void execute(struct lv_session *s, struct libvhost_req *req)
 		req->result[0] = (uint64_t)-rc;
 }
 
+static int check_there(struct lv_inproc *in)
+{
+	if (!in->b->stopped)
+		return 0;
+	in->t->broken = true;
+	return lv_fail(&in->t->err, -ENOTCONN, LIBVHOST_EK_DISCONNECTED, "%s: the back-end was stopped", in->t->peer);
+}
+
 /* Requests run one after another, so the first refusal is known before anything behind it has happened. */
 static int inproc_submit(void *self, struct libvhost_req *reqs, uint32_t count)
 {
@@ -114,6 +123,7 @@ static int inproc_submit(void *self, struct libvhost_req *reqs, uint32_t count)
 	if (rc < 0)
 		return rc;
 	lv_reqs_clear(reqs, count);
+	rc = check_there(in);
 	for (uint32_t i = 0; i < count && rc == 0; i++) {
 		rc = check(s, &reqs[i], &why);
 		if (rc < 0)
@@ -144,7 +154,10 @@ static int inproc_progress(void *self)
 	lv_backend_reports(in->b);
 	changed = in->b->session.config_changed;
 	in->b->session.config_changed = false;
+	rc = check_there(in);
 	lv_backend_unlock(in->b);
+	if (rc < 0)
+		return rc;
 	if (changed && lv_transport_dispatch(in->t, &change) == 0 && in->t->client.answered)
 		in->t->client.answered(in->t->client.arg, &change);
 	return 1;
@@ -182,9 +195,10 @@ static int connect(struct libvhost_backend *b, struct lv_inproc *in)
 
 	if (rc < 0)
 		return rc;
-	if (b->conn.sock >= 0 || b->inproc || b->session.mem)
+	rc = lv_backend_check_alive(b);
+	if (rc == 0 && lv_backend_occupied(b))
 		rc = lv_fail(&b->err, -EBUSY, LIBVHOST_EK_STATE, "back-end: a front-end is connected");
-	else
+	if (rc == 0)
 		rc = lv_session_open(&b->session);
 	if (rc == 0)
 		b->inproc = in;

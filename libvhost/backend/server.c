@@ -1,19 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
-/* Listening, accepting and waiting. One front-end at a time: while it is there nobody is accepted. */
+/* Waiting, and what is done then. */
 #include <errno.h>
-#include <stdio.h>
-#include <string.h>
 #include <sys/epoll.h>
 #include <sys/timerfd.h>
 
 #include "backend/device.h"
 
-#define BACKLOG	     8
 #define RETRY_NS     (100 * LV_NS_PER_MS)
 #define EVENTS_ASKED 16
 #define RETRY_MS     10 /* how long a handler is waited for that had its time already */
 
-static bool occupied(const struct libvhost_backend *b)
+bool lv_backend_occupied(const struct libvhost_backend *b)
 {
 	return b->conn.sock >= 0 || b->inproc || b->session.mem;
 }
@@ -57,34 +54,15 @@ static void arm_timer(struct libvhost_backend *b)
 	timerfd_settime(b->timer_fd, 0, &spec, NULL);
 }
 
-static void watch_all(struct libvhost_backend *b)
+void lv_backend_rewatch(struct libvhost_backend *b)
 {
 	const struct lv_session *s = &b->session;
 
-	watch(b, LV_W_LISTENER, occupied(b) || b->accept_paused ? -1 : b->listener, EPOLLIN);
+	watch(b, LV_W_LISTENER, lv_backend_occupied(b) || b->accept_paused ? -1 : b->listener, EPOLLIN);
 	watch(b, LV_W_SOCK, b->conn.sock, b->conn.out.len ? EPOLLOUT : EPOLLIN);
 	watch(b, LV_W_CHANNEL, s->channel, s->config_changed ? EPOLLIN | EPOLLOUT : EPOLLIN);
 	watch(b, LV_W_TIMER, b->timer_fd, EPOLLIN);
 	arm_timer(b);
-}
-
-static void accept_one(struct libvhost_backend *b)
-{
-	int sock;
-
-	if (b->listener < 0 || occupied(b))
-		return;
-	sock = lv_wire_accept(b->listener);
-	if (sock >= 0) {
-		lv_conn_open(b, sock);
-		return;
-	}
-	if (sock == -EAGAIN)
-		return;
-	/* Out of descriptors the listener would stay readable for ever: look away for a while. */
-	b->accept_paused = true;
-	b->retry_at = lv_now(b->ctx) + RETRY_NS;
-	lv_fail_sys(&b->err, -sock, "back-end %s: accept: %s; tried again later", b->path, lv_errno_name(-sock));
 }
 
 static void retry(struct libvhost_backend *b)
@@ -101,7 +79,7 @@ static void turn(struct libvhost_backend *b)
 {
 	retry(b);
 	lv_backend_reports(b);
-	accept_one(b);
+	lv_listener_turn(b);
 	if (b->conn.sock >= 0)
 		lv_conn_turn(b);
 	lv_channel_turn(&b->session);
@@ -119,10 +97,14 @@ int libvhost_backend_dispatch(struct libvhost_backend *b, uint32_t timeout_ms)
 	if (rc < 0)
 		return rc;
 	taken = b->dispatching;
-	b->dispatching = true;
-	if (!taken)
-		watch_all(b);
+	rc = lv_backend_check_alive(b);
+	if (rc == 0 && !taken) {
+		b->dispatching = true;
+		lv_backend_rewatch(b);
+	}
 	lv_backend_unlock(b);
+	if (rc < 0)
+		return rc;
 	if (taken)
 		return lv_fail(&b->err, -EBUSY, LIBVHOST_EK_BUSY, "back-end: another thread dispatches");
 	epoll_wait(b->epoll_fd, events, EVENTS_ASKED, (int)timeout_ms);
@@ -130,7 +112,7 @@ int libvhost_backend_dispatch(struct libvhost_backend *b, uint32_t timeout_ms)
 	if (rc < 0)
 		return rc;
 	turn(b);
-	watch_all(b);
+	lv_backend_rewatch(b);
 	b->dispatching = false;
 	lv_backend_unlock(b);
 	return 0;
@@ -145,74 +127,7 @@ int libvhost_backend_fd(struct libvhost_backend *b)
 	rc = lv_backend_lock(b);
 	if (rc < 0)
 		return rc;
-	watch_all(b);
+	lv_backend_rewatch(b);
 	lv_backend_unlock(b);
 	return b->epoll_fd;
-}
-
-static int refuse_path(struct libvhost_backend *b, int rc, const char *path)
-{
-	if (rc == -ENAMETOOLONG || rc == -ENOTSOCK || rc == -ENOENT || rc == -ENOTDIR)
-		rc = -EINVAL;
-	return lv_fail(&b->err, rc, LIBVHOST_EK_CONNECT, "back-end: cannot listen on %s: %s", path, lv_errno_name(-rc));
-}
-
-int libvhost_backend_listen(struct libvhost_backend *b, const char *path)
-{
-	int rc;
-
-	if (!b || !path)
-		return -EINVAL;
-	rc = lv_backend_lock(b);
-	if (rc < 0)
-		return rc;
-	if (b->listener >= 0) {
-		rc = lv_fail(&b->err, -EBUSY, LIBVHOST_EK_STATE, "back-end: it listens on %s already", b->path);
-	} else {
-		rc = lv_wire_listen(path, BACKLOG);
-		if (rc < 0) {
-			rc = refuse_path(b, rc, path);
-		} else {
-			b->listener = rc;
-			snprintf(b->path, sizeof(b->path), "%s", path);
-			watch_all(b);
-			rc = 0;
-		}
-	}
-	lv_backend_unlock(b);
-	return rc;
-}
-
-static int adopt(struct libvhost_backend *b, int fd)
-{
-	int sock, rc;
-
-	if (occupied(b))
-		return lv_fail(&b->err, -EBUSY, LIBVHOST_EK_STATE, "back-end: a front-end is connected");
-	rc = lv_wire_check(fd);
-	if (rc < 0)
-		return lv_fail(&b->err, rc, LIBVHOST_EK_ARGUMENT,
-			       "back-end: descriptor %d is not a connected unix stream socket", fd);
-	sock = lv_fd_dup(fd);
-	if (sock < 0)
-		return lv_fail_sys(&b->err, -sock, "back-end: dup: %s", lv_errno_name(-sock));
-	rc = lv_conn_open(b, sock);
-	if (rc < 0)
-		return lv_fail(&b->err, rc, LIBVHOST_EK_NOMEM, "back-end: out of memory");
-	watch_all(b);
-	return 0;
-}
-
-int libvhost_backend_adopt(struct libvhost_backend *b, int fd)
-{
-	int rc;
-
-	if (!b)
-		return -EINVAL;
-	rc = lv_backend_lock(b);
-	if (rc < 0)
-		return rc;
-	rc = adopt(b, fd);
-	lv_backend_unlock(b);
-	return rc;
 }

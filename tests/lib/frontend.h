@@ -33,6 +33,7 @@ struct fake {
 	int ram;      /* memfd of RAM_BYTES at gpa 0 */
 	uint8_t *mem; /* our mapping of it */
 	int kick, call, err;
+	bool stopped; /* libvhost_backend_stop() was called */
 	struct lv_ledger before;
 };
 

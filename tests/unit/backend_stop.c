@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/* The end of a back-end, and what still may be asked of it then. */
+#include "frontend.h"
+
+#include <pthread.h>
+#include <time.h>
+
+static uint64_t now_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+
+static void stop(struct fake *p)
+{
+	p->stopped = true;
+	CHECK_EQ(libvhost_backend_stop(p->b, 5000), 0);
+}
+
+TEST(backend_stop, takes_everything_back)
+{
+	struct libvhost_worker_status s = {.size = sizeof(s)};
+	struct libvhost_transport *t;
+	struct lv_ledger before;
+	struct fake p = fake_new(NULL); /* a sanitizer's first thread brings one of its own */
+	char path[64];
+
+	fake_free(&p);
+	before = lv_ledger_take();
+	p = fake_new(NULL);
+	snprintf(path, sizeof(path), "/tmp/libvhost-stop-%d.sock", getpid());
+	CHECK_EQ(libvhost_backend_listen(p.b, path), 0);
+	handshake(&p);
+	for (uint32_t q = 0; q < 4; q++)
+		CHECK_EQ(ring_up(&p, q), 0);
+	ring_offer(&p);
+	stop(&p);
+	CHECK_EQ(access(path, F_OK), -1);
+	CHECK_EQ(recv(p.sock, path, 1, 0), 0);
+	take_event(&p, LIBVHOST_EVENT_DISCONNECTED);
+	CHECK_EQ(libvhost_backend_worker_status(p.b, 0, &s), -ESRCH);
+	CHECK_EQ(libvhost_backend_stop(p.b, 0), 0);
+	CHECK_EQ(libvhost_backend_dispatch(p.b, 10000), -ESHUTDOWN);
+	CHECK_EQ(libvhost_backend_listen(p.b, "/tmp/libvhost-never"), -ESHUTDOWN);
+	CHECK_EQ(libvhost_backend_adopt(p.b, p.sock), -ESHUTDOWN);
+	CHECK_EQ(libvhost_backend_inproc(p.b, &t), -ESHUTDOWN);
+	CHECK_EQ(libvhost_backend_move_queue(p.b, 0, 0, 0), -ESHUTDOWN);
+	fake_free(&p);
+	CHECK_LEDGER(before);
+}
+
+TEST(backend_stop, refuses_wrong_arguments)
+{
+	struct fake p = fake_new(NULL);
+
+	CHECK_EQ(libvhost_backend_stop(NULL, 0), -EINVAL);
+	CHECK_EQ(libvhost_backend_stop(p.b, UINT32_MAX), -EINVAL);
+	handshake(&p); /* it goes on */
+	fake_free(&p);
+}
+
+static atomic_bool hold, held;
+
+static int stubborn(void *arg, uint32_t queue, struct libvhost_vq *vq)
+{
+	while (hold)
+		held = true;
+	return fake_serve(arg, queue, vq);
+}
+
+TEST(backend_stop, has_a_deadline)
+{
+	static const struct libvhost_backend_ops ops = {.size = sizeof(ops), .serve = stubborn};
+	const struct libvhost_backend_opts o = {.ops = &ops};
+	struct libvhost_error e = {.size = sizeof(e)};
+	struct fake p = fake_new(&o);
+	uint64_t began;
+
+	hold = true;
+	held = false;
+	handshake(&p);
+	CHECK_EQ(ring_up(&p, 0), 0);
+	while (!held)
+		usleep(100);
+	p.stopped = true;
+	began = now_ms();
+	CHECK_EQ(libvhost_backend_stop(p.b, 100), -ETIMEDOUT);
+	CHECK(now_ms() - began < 1000);
+	CHECK_EQ(libvhost_backend_error(p.b, &e), 0);
+	CHECK_EQ(e.kind, LIBVHOST_EK_TIMEOUT);
+	CHECK_EQ(e.code, -ETIMEDOUT);
+	hold = false;
+	CHECK_EQ(libvhost_backend_stop(p.b, 5000), 0);
+	fake_free(&p);
+}
+
+static atomic_bool fd_held;
+
+static int holds(void *arg, int fd)
+{
+	(void)arg;
+	(void)fd;
+	while (hold)
+		fd_held = true;
+	return 0;
+}
+
+/* The queues are back, but what the host gave the worker keeps it. */
+TEST(backend_stop, waits_for_handlers_of_descriptors)
+{
+	struct fake p = fake_new(NULL);
+	int fd = eventfd(1, EFD_CLOEXEC | EFD_NONBLOCK);
+
+	hold = true;
+	fd_held = false;
+	CHECK_EQ(libvhost_worker_add_fd(libvhost_backend_worker(p.b, 0), fd, holds, NULL, 1000), 0);
+	while (!fd_held)
+		usleep(100);
+	p.stopped = true;
+	CHECK_EQ(libvhost_backend_stop(p.b, 50), -ETIMEDOUT);
+	hold = false;
+	CHECK_EQ(libvhost_backend_stop(p.b, 5000), 0);
+	close(fd);
+	fake_free(&p);
+}
+
+static void *dispatch(void *arg)
+{
+	struct fake *p = arg;
+
+	while (libvhost_backend_dispatch(p->b, 60000) == 0)
+		;
+	return NULL;
+}
+
+TEST(backend_stop, wakes_who_dispatches)
+{
+	struct fake p = fake_new(NULL);
+	uint64_t began = now_ms();
+	pthread_t thread;
+
+	CHECK_EQ(pthread_create(&thread, NULL, dispatch, &p), 0);
+	usleep(20000);
+	stop(&p);
+	pthread_join(thread, NULL);
+	CHECK(now_ms() - began < 20000);
+	fake_free(&p);
+}
+
+static struct libvhost_backend *self;
+static int seen[2];
+
+static int calls_back(void *arg, uint32_t offset, void *buf, uint32_t len)
+{
+	(void)arg;
+	(void)offset;
+	memset(buf, 0, len);
+	seen[0] = libvhost_backend_stop(self, 0);
+	seen[1] = libvhost_backend_move_queue(self, 0, 0, 0);
+	return 0;
+}
+
+TEST(backend_stop, not_from_a_callback)
+{
+	static const struct libvhost_backend_ops ops = {
+		.size = sizeof(ops), .serve = fake_serve, .get_config = calls_back};
+	const struct libvhost_backend_opts o = {.ops = &ops};
+	uint32_t config[4] = {0, 4, 0, 0};
+	uint8_t answer[64];
+	struct fake p = fake_new(&o);
+	struct wire_hdr hdr;
+
+	self = p.b;
+	handshake(&p);
+	send_msg(&p, LIBVHOST_OP_GET_CONFIG, 0, config, sizeof(config), NULL, 0);
+	CHECK_EQ(recv_msg(&p, &hdr, answer, sizeof(answer)), 16);
+	CHECK_EQ(seen[0], -EBUSY);
+	CHECK_EQ(seen[1], -EBUSY);
+	fake_free(&p);
+}
+
+TEST(backend_stop, an_in_process_front_end_is_told)
+{
+	struct libvhost_req req = {.op = LIBVHOST_OP_GET_FEATURES};
+	struct libvhost_transport *t;
+	struct fake p = fake_new(NULL);
+
+	close(p.sock);
+	p.sock = -1;
+	settle(&p);
+	CHECK_EQ(libvhost_backend_inproc(p.b, &t), 0);
+	CHECK_EQ(libvhost_transport_exec(t, &req, 1, 1000, NULL), 0);
+	stop(&p);
+	CHECK_EQ(libvhost_transport_exec(t, &req, 1, 1000, NULL), -ENOTCONN);
+	libvhost_transport_free(t);
+	fake_free(&p);
+}
