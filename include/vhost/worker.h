@@ -163,16 +163,25 @@ LIBVHOST_API int libvhost_worker_remove_fd(struct libvhost_worker *worker, int f
  * begins. Since 0.1. */
 struct libvhost_call {
 	struct libvhost_call *next; /**< the library's */
-	/** Runs on the worker, written for the sandbox like libvhost_ring_fn; may reuse @p call. */
-	void (*fn)(struct libvhost_call *call);
-	struct libvhost_vq *vq; /**< queue that fn pushes completions to, served by this worker then; NULL = none */
+	/** Runs on the worker, written for the sandbox like libvhost_ring_fn; may reuse @p call. @p vq is the queue
+	 * that the call was promised to, or NULL. */
+	void (*fn)(struct libvhost_call *call, struct libvhost_vq *vq);
+	struct libvhost_vq *vq; /**< the library's, NULL at first */
 	void *arg;		/**< fn's */
 };
 
 /**
+ * For a handler that gives a request to another thread: promises that libvhost_worker_call() will be made with @p call,
+ * whose fn pushes to @p vq; what it pushed is published behind it. Until then the queue stays with its worker: removing
+ * it, or stopping, waits for the call within its deadline. Once per call, on the worker that serves the queue.
+ * @return 0; -EINVAL (no worker serves the queue; no fn). Since 0.1.
+ */
+LIBVHOST_API int libvhost_vq_promise(struct libvhost_vq *vq, struct libvhost_call *call);
+
+/**
  * Has fn run on the worker soon, in the order of the calls: so threads with results let requests be completed by the
  * thread that owns the queue. Takes no lock, allocates nothing and wakes the worker once per burst. From any thread,
- * and from handlers. A queue must not be removed while a call for it is on its way.
+ * and from handlers. A call whose fn pushes to a queue must have been promised to that queue.
  * @return 0; -EINVAL; -ESRCH (the worker has ended: not taken). Since 0.1.
  */
 LIBVHOST_API int libvhost_worker_call(struct libvhost_worker *worker, struct libvhost_call *call);

@@ -3,6 +3,7 @@
 #include <errno.h>
 
 #include "core/wire.h"
+#include "vring/vring.h"
 #include "worker/worker.h"
 
 int libvhost_worker_call(struct libvhost_worker *w, struct libvhost_call *call)
@@ -20,6 +21,15 @@ int libvhost_worker_call(struct libvhost_worker *w, struct libvhost_call *call)
 							memory_order_relaxed));
 	if (!newest) /* else whoever found the list empty wakes the worker */
 		lv_eventfd_signal(w->control_fd);
+	return 0;
+}
+
+int libvhost_vq_promise(struct libvhost_vq *vq, struct libvhost_call *call)
+{
+	if (!vq || !vq->worker || !call || !call->fn)
+		return -EINVAL;
+	call->vq = vq;
+	vq->worker->loop.owed[vq->slot]++;
 	return 0;
 }
 
@@ -49,10 +59,13 @@ static void run(struct libvhost_worker *w, struct libvhost_call *list)
 		struct libvhost_vq *vq = call->vq;
 
 		list = call->next; /* the call is its owner's once fn begins */
-		call->fn(call);
-		/* One flush for a row of calls of the same queue. */
-		if (vq && (!list || list->vq != vq))
-			lv_loop_flush(w, vq);
+		call->vq = NULL;
+		call->fn(call, vq);
+		if (!vq)
+			continue;
+		w->loop.owed[vq->slot]--;
+		if (!list || list->vq != vq) /* once for a row of calls of the same queue */
+			lv_loop_ended(w, vq->slot);
 	}
 }
 

@@ -29,7 +29,7 @@ static int take_files(struct lv_io *io, const struct libvhost_worker_opts *opts,
 	return 0;
 }
 
-int lv_io_init(struct lv_io *io, const struct libvhost_worker_opts *opts, uint32_t slots, struct lv_errslot *err)
+int lv_io_init(struct lv_io *io, const struct libvhost_worker_opts *opts, struct lv_errslot *err)
 {
 	int rc;
 
@@ -37,9 +37,6 @@ int lv_io_init(struct lv_io *io, const struct libvhost_worker_opts *opts, uint32
 	io->depth = opts->io_depth ? opts->io_depth : DEFAULT_DEPTH;
 	if (!opts->num_files)
 		return 0;
-	io->under_way_of = calloc(slots, sizeof(*io->under_way_of));
-	if (!io->under_way_of)
-		return lv_fail(err, -ENOMEM, LIBVHOST_EK_NOMEM, "worker: no memory");
 	rc = take_files(io, opts, err);
 	if (rc == 0 && opts->flags & LIBVHOST_WORKER_IO_URING)
 		lv_uring_init(&io->ring, io->depth, io->files, io->num_files); /* without one it goes as well */
@@ -52,7 +49,6 @@ void lv_io_destroy(struct lv_io *io)
 		lv_uring_destroy(&io->ring);
 	for (uint32_t i = 0; i < io->num_files; i++)
 		lv_fd_close(io->files[i]);
-	free(io->under_way_of);
 }
 
 static bool valid(const struct lv_io *io, const struct libvhost_io *op)
@@ -96,7 +92,7 @@ int libvhost_vq_io(struct libvhost_vq *vq, struct libvhost_io *op)
 	op->result = 0;
 	enqueue(&w->io, op);
 	w->io.under_way++;
-	w->io.under_way_of[vq->slot]++;
+	w->loop.owed[vq->slot]++;
 	atomic_store_explicit(&w->io_under_way, w->io.under_way, memory_order_relaxed);
 	return 0;
 }
@@ -155,7 +151,7 @@ static uint64_t end(struct libvhost_worker *w, struct libvhost_io *op, int32_t r
 		return 0;
 	}
 	io->under_way--;
-	io->under_way_of[slot]--;
+	w->loop.owed[slot]--;
 	atomic_store_explicit(&w->io_under_way, io->under_way, memory_order_relaxed);
 	atomic_fetch_add_explicit(&w->io_done, 1, memory_order_relaxed);
 	op->result = result;

@@ -33,11 +33,10 @@ struct lv_io {
 	struct lv_uring ring;
 	struct libvhost_io *first, *last; /* started, in order, not yet given to the kernel */
 	uint32_t under_way;
-	uint32_t *under_way_of; /* per slot of the worker */
 };
 
 /* Duplicates the files and makes the ring if asked to. 0 or negative errno (recorded). On the host's thread. */
-int lv_io_init(struct lv_io *io, const struct libvhost_worker_opts *opts, uint32_t slots, struct lv_errslot *err);
+int lv_io_init(struct lv_io *io, const struct libvhost_worker_opts *opts, struct lv_errslot *err);
 void lv_io_destroy(struct lv_io *io);
 
 /* On the worker: gives the kernel what was started and takes what has ended. True = something has. */

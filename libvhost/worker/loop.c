@@ -112,8 +112,10 @@ void lv_loop_ended(struct libvhost_worker *w, uint32_t slot)
 
 	lv_loop_flush(w, l->slots[slot].vq);
 	l->ready |= l->waiting & bit;
-	if (l->held & bit && !w->io.under_way_of[slot])
-		lv_eventfd_signal(w->done_fd); /* the host asks again */
+	if (l->held & bit && !l->owed[slot]) {
+		atomic_store(&w->free_to_leave, 1);
+		lv_eventfd_signal(w->done_fd);
+	}
 }
 
 int libvhost_vq_wake(struct libvhost_vq *vq)

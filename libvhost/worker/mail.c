@@ -25,7 +25,7 @@ static void deliver_queue(struct libvhost_worker *w, struct lv_mail *mail)
 	struct lv_loop *l = &w->loop;
 	uint64_t bit = 1ull << mail->slot;
 
-	mail->refused = mail->kind == LV_MAIL_REMOVE && w->io.under_way && w->io.under_way_of[mail->slot];
+	mail->refused = mail->kind == LV_MAIL_REMOVE && l->owed[mail->slot];
 	if (mail->refused)
 		return;
 	l->active &= ~bit;
@@ -62,7 +62,8 @@ void lv_mail_take(struct libvhost_worker *w)
 	lv_eventfd_signal(w->done_fd);
 }
 
-bool lv_worker_listen(struct libvhost_worker *w, uint64_t deadline)
+/* Waits until the worker reports something or the deadline passes; false = it has passed. */
+static bool listens(struct libvhost_worker *w, uint64_t deadline)
 {
 	struct pollfd p = {.fd = w->done_fd, .events = POLLIN};
 	int left = lv_left_ms(w->ctx, deadline), n = left ? poll(&p, 1, left) : 0;
@@ -74,7 +75,7 @@ bool lv_worker_listen(struct libvhost_worker *w, uint64_t deadline)
 bool lv_worker_await(struct libvhost_worker *w, atomic_int *word, int value, uint64_t deadline)
 {
 	while (atomic_load(word) == value)
-		if (!lv_worker_listen(w, deadline))
+		if (!listens(w, deadline))
 			return atomic_load(word) != value;
 	return true;
 }

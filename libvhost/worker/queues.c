@@ -133,8 +133,9 @@ static int reclaim(struct libvhost_worker *w, uint32_t slot, uint64_t deadline)
 	do {
 		w->mail.kind = LV_MAIL_REMOVE;
 		w->mail.slot = slot;
+		atomic_store(&w->free_to_leave, 0);
 		rc = lv_mail_send(w, deadline);
-	} while (rc == 0 && w->mail.refused && lv_worker_listen(w, deadline));
+	} while (rc == 0 && w->mail.refused && lv_worker_await(w, &w->free_to_leave, 0, deadline));
 	atomic_store(&w->leaving, 0);
 	if (rc == 0 && w->mail.refused) {
 		lv_eventfd_signal(w->control_fd); /* serve it again */
@@ -154,7 +155,7 @@ static int take_back(struct libvhost_worker *w, struct libvhost_vq *vq, uint32_t
 	if (rc < 0)
 		return lv_fail(&w->err, -ETIMEDOUT, LIBVHOST_EK_TIMEOUT,
 			       "worker: it did not give queue %u back in time; %s", vq->opts.index,
-			       rc == -EINPROGRESS ? "file operations of its requests do not end"
+			       rc == -EINPROGRESS ? "file operations or promised calls of its requests do not end"
 						  : "a handler does not return");
 	unwatch(w, post);
 	atomic_fetch_and(&w->end_drain, ~(1ull << slot_of(w, post))); /* the slot's next queue is another one */

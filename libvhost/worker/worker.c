@@ -161,7 +161,7 @@ int libvhost_worker_new(struct libvhost_ctx *ctx, const struct libvhost_worker_o
 	lv_errslot_init(&w->err);
 	pthread_mutex_init(&w->host_lock, NULL);
 	w->control_fd = w->done_fd = w->report_fd = w->epoll_fd = -1;
-	rc = lv_io_init(&w->io, &o, LV_WORKER_QUEUES, &ctx->err);
+	rc = lv_io_init(&w->io, &o, &ctx->err);
 	if (rc == 0 && (rc = open_fds(w)) < 0)
 		lv_fail_sys(&ctx->err, -rc, "worker: no descriptors for its eventfds and epoll set");
 	if (rc == 0)

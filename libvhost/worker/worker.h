@@ -39,13 +39,14 @@ struct lv_fd_slot {
 /* The loop's side. Sets of slots are bit masks. */
 struct lv_loop {
 	struct lv_slot slots[LV_WORKER_QUEUES];
-	uint64_t active;  /* served */
-	uint64_t ready;	  /* may hold work */
-	uint64_t armed;	  /* the driver was asked to kick */
-	uint64_t waiting; /* not served before a kick or libvhost_vq_wake() */
-	uint64_t polled;  /* no kick descriptor */
-	uint64_t watched; /* with a watch_fd */
-	uint64_t held;	  /* about to leave: not served while its operations end */
+	uint64_t active;		 /* served */
+	uint64_t ready;			 /* may hold work */
+	uint64_t armed;			 /* the driver was asked to kick */
+	uint64_t waiting;		 /* not served before a kick or libvhost_vq_wake() */
+	uint64_t polled;		 /* no kick descriptor */
+	uint64_t watched;		 /* with a watch_fd */
+	uint64_t held;			 /* about to leave: not served while its operations end */
+	uint32_t owed[LV_WORKER_QUEUES]; /* operations and promised calls that a queue waits for before it leaves */
 	struct lv_fd_slot fds[LV_WORKER_FDS];
 	uint32_t fds_active, fds_ready;
 	bool busy;	  /* polls without end */
@@ -104,6 +105,7 @@ struct libvhost_worker {
 	atomic_int failed[LV_WORKER_QUEUES]; /* negative errno once the worker gave a queue up */
 	atomic_int fds_failed[LV_WORKER_FDS];
 	atomic_uint leaving;		       /* slot + 1 of the queue that the host wants back, 0 = none */
+	atomic_int free_to_leave;	       /* 1: what that queue waited for has ended */
 	_Atomic(struct libvhost_call *) calls; /* newest first */
 	struct libvhost_call closed;	       /* in place of the list once the worker has ended */
 	atomic_uint_least32_t queues;
@@ -132,7 +134,7 @@ bool lv_calls_wait(struct libvhost_worker *w);
 /* Publishes what was pushed to a queue outside of its turn. On the worker. */
 void lv_loop_flush(struct libvhost_worker *w, struct libvhost_vq *vq);
 
-/* The same after operations of the queue in this slot have ended, which may be what it waited for. */
+/* The same after operations or calls of the queue in this slot have ended, which may be what it waited for. */
 void lv_loop_ended(struct libvhost_worker *w, uint32_t slot);
 
 /* Takes a failure of a descriptor into event. Under host_lock. */
@@ -155,8 +157,6 @@ void lv_mail_take(struct libvhost_worker *w);
 void lv_worker_end_drain(struct libvhost_worker *w, const struct libvhost_vq *vq);
 /* Posts w->mail and waits until the worker executed it. 0; -ETIMEDOUT: it did not and will not. Under host_lock. */
 int lv_mail_send(struct libvhost_worker *w, uint64_t deadline);
-/* Waits until the worker reports something or the deadline passes; false = it has passed. */
-bool lv_worker_listen(struct libvhost_worker *w, uint64_t deadline);
 /* Waits until *word differs from value or the deadline passes. */
 bool lv_worker_await(struct libvhost_worker *w, atomic_int *word, int value, uint64_t deadline);
 

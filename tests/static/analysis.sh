@@ -4,7 +4,7 @@
 . "$top_srcdir/tests/lib/tap.sh"
 cd "$top_srcdir" || exit 1
 sources=$(find libvhost tools -name '*.c' | sort)
-export includes="-Iinclude -I$top_builddir/include -Ilibvhost"
+export includes="-Iinclude -I$top_builddir/include -Ilibvhost -Itools/vhostctl"
 
 # shellcheck disable=SC2086
 check 'cppcheck finds nothing' cppcheck -q -j 2 --enable=warning,performance,portability --inline-suppr --std=c11 \

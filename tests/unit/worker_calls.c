@@ -13,10 +13,11 @@ struct counted {
 	pid_t ran_on;
 };
 
-static void count(struct libvhost_call *call)
+static void count(struct libvhost_call *call, struct libvhost_vq *vq)
 {
 	struct counted *c = call->arg;
 
+	(void)vq;
 	c->ran_on = gettid();
 	atomic_fetch_add(&c->runs, 1);
 }
@@ -45,11 +46,11 @@ struct keeper {
 	atomic_bool end;
 };
 
-static void complete_one(struct libvhost_call *call)
+static void complete_one(struct libvhost_call *call, struct libvhost_vq *vq)
 {
 	struct kept *k = call->arg;
 
-	libvhost_vq_push(call->vq, k->head, 0);
+	libvhost_vq_push(vq, k->head, 0);
 }
 
 static int keep(void *arg, struct libvhost_vq *vq)
@@ -62,7 +63,9 @@ static int keep(void *arg, struct libvhost_vq *vq)
 	while ((rc = libvhost_vq_pop(vq, &c)) > 0) {
 		struct kept *at = &k->kept[c.head];
 
-		*at = (struct kept){.call = {.fn = complete_one, .vq = vq, .arg = at}, .head = c.head};
+		*at = (struct kept){.call = {.fn = complete_one, .arg = at}, .head = c.head};
+		if (libvhost_vq_promise(vq, &at->call) < 0)
+			return -EIO;
 		atomic_store(&k->waiting[c.head], at);
 	}
 	return rc;
@@ -99,6 +102,37 @@ TEST(worker_calls, other_threads_complete_each_request_once)
 	atomic_store(&k.end, true);
 	for (int i = 0; i < CALLERS; i++)
 		pthread_join(threads[i], NULL);
+	teardown(&b);
+}
+
+/* The host takes the queue away and gives it back all the time. */
+TEST(worker_calls, a_queue_leaves_when_promised_calls_have_run)
+{
+	struct bench b = setup(8, F_EVENT, 0);
+	struct keeper k = {.w = b.w};
+	struct libvhost_error e = {.size = sizeof(e)};
+	pthread_t thread;
+
+	add(&b, b.r.kick, keep, &k);
+	offer_one(&b, 0);
+	for (int i = 0; i < 5000 && !atomic_load(&k.waiting[0]); i++)
+		usleep(1000);
+	CHECK_EQ(libvhost_worker_remove_vq(b.w, b.r.dev, 400), -ETIMEDOUT);
+	CHECK_EQ(libvhost_worker_error(b.w, &e), 0);
+	CHECK(strstr(e.text, "promised") != NULL);
+	CHECK_EQ(pthread_create(&thread, NULL, complete_from_elsewhere, &k), 0);
+	CHECK(completed(&b, 0));
+	for (uint64_t i = 1; i < 1000; i++) {
+		offer_one(&b, i);
+		CHECK_EQ(libvhost_worker_remove_vq(b.w, b.r.dev, 1000), 0);
+		add(&b, b.r.kick, keep, &k);
+		CHECK(completed(&b, i));
+	}
+	atomic_store(&k.end, true);
+	pthread_join(thread, NULL);
+	CHECK_EQ(libvhost_worker_remove_vq(b.w, b.r.dev, 1000), 0);
+	CHECK_EQ(libvhost_vq_promise(b.r.dev, &k.kept[0].call), -EINVAL);
+	CHECK_EQ(libvhost_vq_promise(NULL, &k.kept[0].call), -EINVAL);
 	teardown(&b);
 }
 
@@ -142,11 +176,12 @@ TEST(worker_calls, each_runs_once_and_all_before_the_end)
 	teardown(&b);
 }
 
-static void again(struct libvhost_call *call)
+static void again(struct libvhost_call *call, struct libvhost_vq *vq)
 {
 	struct libvhost_worker *w = call->arg;
 	static atomic_uint left;
 
+	(void)vq;
 	if (atomic_fetch_add(&left, 1) % 100 != 99)
 		libvhost_worker_call(w, call);
 }

@@ -220,7 +220,7 @@ TEST(worker_io, a_queue_leaves_when_its_operations_have_ended)
 
 	offer_one(&io.b, 1);
 	CHECK(under_way(&io, 1));
-	CHECK_EQ(libvhost_worker_remove_vq(io.b.w, io.b.r.dev, 50), -ETIMEDOUT);
+	CHECK_EQ(libvhost_worker_remove_vq(io.b.w, io.b.r.dev, 400), -ETIMEDOUT);
 	CHECK_EQ(libvhost_worker_error(io.b.w, &e), 0);
 	CHECK(strstr(e.text, "file operations") != NULL);
 	CHECK_EQ(write(pipes[1], "ab", 2), 2); /* and it is continued */

@@ -45,7 +45,7 @@ static struct net {
 	const char *tap, *fds;
 	uint32_t pairs;
 	int wires[PAIRS_MAX];
-	struct pair *frames;
+	struct pair frames[PAIRS_MAX];
 	struct net_config config;
 } net;
 
@@ -124,9 +124,6 @@ static int net_open(struct device *d, uint32_t queues)
 		return complain("net: give either --tap or --fd");
 	if (net.tap ? open_tap(pairs) : take_fds(pairs))
 		return 1;
-	net.frames = calloc(pairs, sizeof(*net.frames));
-	if (!net.frames)
-		return complain("out of memory");
 	if (!memcmp(net.config.mac, none, sizeof(none)))
 		memcpy(net.config.mac, usual, sizeof(usual));
 	net.config.status = htole16(NET_S_LINK_UP);
@@ -153,7 +150,6 @@ static void net_close(struct device *d)
 	(void)d;
 	for (uint32_t i = 0; i < net.pairs; i++)
 		close(net.wires[i]);
-	free(net.frames);
 }
 
 /* --- on the worker --- */
@@ -219,7 +215,7 @@ static int transmit(struct pair *p, int wire, struct libvhost_vq *vq)
 
 static int net_serve(void *arg, uint32_t queue, struct libvhost_vq *vq)
 {
-	const struct net *n = arg;
+	struct net *n = arg;
 	const int wire = n->wires[queue / 2];
 	struct pair *p = &n->frames[queue / 2];
 
