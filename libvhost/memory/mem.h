@@ -52,8 +52,18 @@ struct lv_tlb {
 	uint32_t last;
 };
 
-/* Host address of [gpa, gpa+len) within one region, NULL if not mapped or it crosses the border. The shipped fast path.
- */
+/* Region that holds gpa, NULL if none. The shipped fast path is this hit of the cache. */
+const struct lv_map *lv_tlb_miss(const struct lv_snapshot *snap, struct lv_tlb *tlb, uint64_t gpa);
+static inline const struct lv_map *lv_tlb_find(const struct lv_snapshot *snap, struct lv_tlb *tlb, uint64_t gpa)
+{
+	const struct lv_map *m = &snap->maps[tlb->last];
+
+	if (__builtin_expect(tlb->last < snap->count && gpa - m->gpa < m->size, 1))
+		return m;
+	return lv_tlb_miss(snap, tlb, gpa);
+}
+
+/* Host address of [gpa, gpa+len) within one region, NULL if not mapped or it crosses the border. */
 void *lv_translate(const struct lv_snapshot *snap, struct lv_tlb *tlb, uint64_t gpa, uint64_t len);
 /* Like it but stores how many bytes are contiguous from gpa (0 = unmapped, NULL is returned). */
 void *lv_translate_some(const struct lv_snapshot *snap, struct lv_tlb *tlb, uint64_t gpa, uint64_t *len);

@@ -75,42 +75,32 @@ static inline bool holds(uint64_t start, uint64_t size, uint64_t addr, uint64_t 
 	return addr - start < size && len <= size - (addr - start);
 }
 
-/* Index of the region that holds gpa, or count. */
-static inline uint32_t locate(const struct lv_snapshot *snap, struct lv_tlb *tlb, uint64_t gpa)
+const struct lv_map *lv_tlb_miss(const struct lv_snapshot *snap, struct lv_tlb *tlb, uint64_t gpa)
 {
-	uint32_t at = tlb->last;
+	uint32_t at;
 
-	if (__builtin_expect(at < snap->count && gpa - snap->maps[at].gpa < snap->maps[at].size, 1))
-		return at;
 	if (!snap->count)
-		return 0;
+		return NULL;
 	at = search_gpa(snap->maps, snap->count, gpa);
 	if (gpa - snap->maps[at].gpa >= snap->maps[at].size)
-		return snap->count;
+		return NULL;
 	tlb->last = at;
-	return at;
+	return &snap->maps[at];
 }
 
 void *lv_translate(const struct lv_snapshot *snap, struct lv_tlb *tlb, uint64_t gpa, uint64_t len)
 {
-	uint32_t at = locate(snap, tlb, gpa);
-	const struct lv_map *m = &snap->maps[at];
+	const struct lv_map *m = lv_tlb_find(snap, tlb, gpa);
 
-	if (at == snap->count || len > m->size - (gpa - m->gpa))
-		return NULL;
-	return m->hva + (gpa - m->gpa);
+	return m && len <= m->size - (gpa - m->gpa) ? m->hva + (gpa - m->gpa) : NULL;
 }
 
 void *lv_translate_some(const struct lv_snapshot *snap, struct lv_tlb *tlb, uint64_t gpa, uint64_t *len)
 {
-	uint32_t at = locate(snap, tlb, gpa);
-	const struct lv_map *m = &snap->maps[at];
+	const struct lv_map *m = lv_tlb_find(snap, tlb, gpa);
 
-	*len = 0;
-	if (at == snap->count)
-		return NULL;
-	*len = m->size - (gpa - m->gpa);
-	return m->hva + (gpa - m->gpa);
+	*len = m ? m->size - (gpa - m->gpa) : 0;
+	return m ? m->hva + (gpa - m->gpa) : NULL;
 }
 
 const struct lv_map *lv_find_gpa(const struct lv_snapshot *snap, uint64_t gpa, uint64_t len)
