@@ -250,11 +250,11 @@ static void load_copies(struct recovery *r)
 		for (uint32_t n = r->t->own[at].num; n; n--, at = r->t->own[at].next) {
 			const struct lv_inflight_packed_desc *e = &r->t->packed->desc[at];
 
-			d->copies[copy++] = (struct lv_packed_copy){
-				.addr = __atomic_load_n(&e->addr, __ATOMIC_RELAXED),
-				.meta = lv_packed_meta(__atomic_load_n(&e->len, __ATOMIC_RELAXED),
-						       __atomic_load_n(&e->id, __ATOMIC_RELAXED),
-						       __atomic_load_n(&e->flags, __ATOMIC_RELAXED))};
+			d->copies[copy++] =
+				(struct lv_copy){.addr = __atomic_load_n(&e->addr, __ATOMIC_RELAXED),
+						 .meta = lv_packed_meta(__atomic_load_n(&e->len, __ATOMIC_RELAXED),
+									__atomic_load_n(&e->id, __ATOMIC_RELAXED),
+									__atomic_load_n(&e->flags, __ATOMIC_RELAXED))};
 		}
 	}
 	for (uint32_t i = 0; i < num; i++)

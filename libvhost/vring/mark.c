@@ -196,7 +196,7 @@ void lv_packed_written(struct libvhost_vq *vq, const struct lv_snapshot *snap, u
 	struct part p = {offset, len};
 
 	for (uint32_t i = first; p.left && descs--; i = vq->pdev.link[i]) {
-		const struct lv_packed_copy *c = &vq->pdev.copies[i];
+		const struct lv_copy *c = &vq->pdev.copies[i];
 		const struct lv_desc d = {
 			.addr = c->addr, .len = lv_meta_len(c->meta), .flags = lv_meta_flags(c->meta)};
 

@@ -82,11 +82,6 @@ static inline uint64_t lv_packed_meta(uint32_t len, uint16_t id, uint16_t flags)
 	return len | (uint64_t)id << 32 | (uint64_t)flags << 48;
 }
 
-static inline uint32_t lv_meta_len(uint64_t meta)
-{
-	return (uint32_t)meta;
-}
-
 static inline uint16_t lv_meta_id(uint64_t meta)
 {
 	return (uint16_t)(meta >> 32);

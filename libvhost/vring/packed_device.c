@@ -58,8 +58,7 @@ bool lv_packed_read_ahead(struct libvhost_vq *vq)
 
 		if (!lv_meta_is(meta, lv_avail_bits(d->ahead)))
 			break;
-		d->copies[d->stage_at] =
-			(struct lv_packed_copy){.addr = lv_packed_addr(&vq->packed, d->ahead), .meta = meta};
+		d->copies[d->stage_at] = (struct lv_copy){.addr = lv_packed_addr(&vq->packed, d->ahead), .meta = meta};
 		d->stage_at = d->link[d->stage_at];
 		d->ahead = lv_pos_next(d->ahead, 1, vq->opts.num);
 	}

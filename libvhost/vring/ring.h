@@ -166,37 +166,66 @@ static inline void lv_event_set(const struct lv_split_ring *r, uint16_t *event, 
 	__atomic_store_n(event, lv_ring16(r->swap, idx), __ATOMIC_RELAXED);
 }
 
-/* Descriptors move as two words: two loads, and no field is read twice. d must be 8-aligned. */
-static inline struct lv_desc lv_desc_swapped(bool swap, struct lv_desc d)
+/*
+ * A descriptor of either ring format as it was read, once: its address, and length, flags and next (packed: length, id
+ * and flags, see packed.h) from the low end of one word. Two registers; a struct lv_desc is put together piece by
+ * piece.
+ */
+struct lv_copy {
+	uint64_t addr, meta;
+};
+
+static inline uint32_t lv_meta_len(uint64_t meta)
 {
-	return (struct lv_desc){.addr = lv_ring64(swap, d.addr),
-				.len = lv_ring32(swap, d.len),
-				.flags = lv_ring16(swap, d.flags),
-				.next = lv_ring16(swap, d.next)};
+	return (uint32_t)meta;
 }
 
-union lv_desc_words {
-	uint64_t word[2];
-	struct lv_desc desc;
-};
+static inline uint64_t lv_split_meta(uint32_t len, uint16_t flags, uint16_t next)
+{
+	return len | (uint64_t)flags << 32 | (uint64_t)next << 48;
+}
+
+static inline uint16_t lv_split_flags(uint64_t meta)
+{
+	return (uint16_t)(meta >> 32);
+}
+
+static inline uint16_t lv_split_next(uint64_t meta)
+{
+	return (uint16_t)(meta >> 48);
+}
+
+/* Descriptors move as two words: two loads, and no field is read twice. d must be 8-aligned. */
+static inline struct lv_copy lv_desc_load(bool swap, const struct lv_desc *d)
+{
+	const uint64_t *from = (const void *)d;
+	const uint64_t addr = __atomic_load_n(&from[0], __ATOMIC_RELAXED);
+	const uint64_t word = __atomic_load_n(&from[1], __ATOMIC_RELAXED);
+
+	if (LV_HOST_BIG && !swap) /* the first field is at the high end */
+		return (struct lv_copy){addr,
+					lv_split_meta((uint32_t)(word >> 32), (uint16_t)(word >> 16), (uint16_t)word)};
+	return (struct lv_copy){lv_ring64(swap, addr), lv_ring64(swap, word)};
+}
 
 static inline struct lv_desc lv_desc_get(bool swap, const struct lv_desc *d)
 {
-	const uint64_t *from = (const void *)d;
-	union lv_desc_words u;
+	const struct lv_copy c = lv_desc_load(swap, d);
 
-	u.word[0] = __atomic_load_n(&from[0], __ATOMIC_RELAXED);
-	u.word[1] = __atomic_load_n(&from[1], __ATOMIC_RELAXED);
-	return lv_desc_swapped(swap, u.desc);
+	return (struct lv_desc){.addr = c.addr,
+				.len = lv_meta_len(c.meta),
+				.flags = lv_split_flags(c.meta),
+				.next = lv_split_next(c.meta)};
 }
 
 static inline void lv_desc_put(bool swap, struct lv_desc *d, struct lv_desc value)
 {
-	union lv_desc_words u = {.desc = lv_desc_swapped(swap, value)};
-	uint64_t *to = (void *)d;
+	uint64_t *to = (void *)d, word = lv_ring64(swap, lv_split_meta(value.len, value.flags, value.next));
 
-	__atomic_store_n(&to[0], u.word[0], __ATOMIC_RELAXED);
-	__atomic_store_n(&to[1], u.word[1], __ATOMIC_RELAXED);
+	if (LV_HOST_BIG && !swap)
+		word = (uint64_t)value.len << 32 | (uint64_t)value.flags << 16 | value.next;
+	__atomic_store_n(&to[0], lv_ring64(swap, value.addr), __ATOMIC_RELAXED);
+	__atomic_store_n(&to[1], word, __ATOMIC_RELAXED);
 }
 
 #endif

@@ -134,11 +134,6 @@ struct lv_split_device {
 	struct lv_order order;
 };
 
-/* A descriptor of a packed ring as it was read, once. */
-struct lv_packed_copy {
-	uint64_t addr, meta;
-};
-
 /*
  * The same for a packed ring, indexed by buffer id. Its descriptors stay readable as copies[first], copies[link[first]]
  * … copies[last], descs of them, until the completion is published: in the ring they may be overwritten.
@@ -150,7 +145,7 @@ struct lv_packed_taken {
 
 struct lv_packed_device {
 	struct lv_packed_taken *taken; /* num */
-	struct lv_packed_copy *copies; /* num */
+	struct lv_copy *copies;	       /* num */
 	uint16_t *link;		       /* num; ties the copies of a request, and the free ones */
 	uint32_t free_head;	       /* FIFO: the first staged ones hold descriptors that are read ahead */
 	uint32_t free_tail;	       /* meaningless when free_count is 0 */
