@@ -48,21 +48,42 @@ static int send_fd(struct libvhost_dev *dev, uint32_t op, uint32_t index, int fd
 	return r;
 }
 
+static int bind_to(struct libvhost_dev *dev, uint32_t index, int fd)
+{
+	int r = fd < 0 ? 0 : dev->ops.bind_notifier(dev->ops.arg, index, fd, 1);
+
+	dev->bound[index] = fd >= 0 && !r;
+	return r > 0 ? -EIO : r;
+}
+
 /* Moves the guest's notifications between two descriptors of a queue (-1 = none), or leaves them where they are. */
 static int rebind(struct libvhost_dev *dev, uint32_t index, int from, int to)
 {
-	int r = 0;
+	int r;
 
-	if (from >= 0)
-		dev->ops.bind_notifier(dev->ops.arg, index, from, 0);
-	if (to >= 0)
-		r = dev->ops.bind_notifier(dev->ops.arg, index, to, 1);
-	dev->bound[index] = to >= 0 && !r;
+	lv_notifier_drop(dev, index);
+	r = bind_to(dev, index, to);
+	if (r)
+		(void)bind_to(dev, index, from);
 	if (!r)
 		return 0;
-	dev->bound[index] = from >= 0 && !dev->ops.bind_notifier(dev->ops.arg, index, from, 1);
 	return lv_fail(&dev->err, r, LIBVHOST_EK_REFUSED, "set_kick: bind_notifier refused queue %u with %d; it is %s",
 		       index, r, dev->bound[index] ? "bound as before" : "not bound any more: enable_notifiers");
+}
+
+/* The peer refused fd with r, which is what is reported; fd is about to be closed, so nothing may stay bound to it.
+ * What the guest kicked meanwhile went there. */
+static void take_back(struct libvhost_dev *dev, uint32_t index, int fd, int was, int r)
+{
+	if (fd >= 0)
+		dev->ops.bind_notifier(dev->ops.arg, index, fd, 0);
+	if (bind_to(dev, index, was))
+		lv_fail(&dev->err, r, LIBVHOST_EK_REFUSED,
+			"set_kick: the peer did not take the descriptor (%s), then bind_notifier refused queue %u's "
+			"old one: it is not bound any more: enable_notifiers",
+			lv_errno_name(-r), index);
+	if (was >= 0)
+		lv_eventfd_signal(was);
 }
 
 /* Puts fd (owned from now on) in force. */
@@ -92,7 +113,7 @@ static int change_kick(struct libvhost_dev *dev, uint32_t index, int fd)
 		return r;
 	r = send_fd(dev, LIBVHOST_OP_SET_VRING_KICK, index, fd);
 	if (r && bound)
-		(void)rebind(dev, index, fd, was); /* the peer's refusal is the error to report */
+		take_back(dev, index, fd, was, r);
 	return r;
 }
 
@@ -301,8 +322,7 @@ int libvhost_dev_enable_notifiers(struct libvhost_dev *dev)
 	for (uint32_t i = 0; dev->ops.bind_notifier && i < dev->rec->num_queues && !r; i++) {
 		if (dev->bound[i] || dev->fds[i].kick < 0)
 			continue;
-		r = dev->ops.bind_notifier(dev->ops.arg, i, dev->fds[i].kick, 1);
-		dev->bound[i] = !r;
+		r = bind_to(dev, i, dev->fds[i].kick);
 		if (r)
 			lv_fail(&dev->err, r, LIBVHOST_EK_REFUSED,
 				"enable_notifiers: bind_notifier refused queue %u with %d; all were taken back", i, r);

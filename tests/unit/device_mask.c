@@ -380,3 +380,46 @@ TEST(device_mask, a_kick_descriptor_that_the_peer_refuses_changes_nothing)
 	lv_fd_close(mine);
 	devrig_close(&r);
 }
+
+/* The new descriptor is closed then: a notifier that stayed bound to it would reach a stranger's file. */
+TEST(device_mask, a_peer_that_refuses_the_new_kick_and_a_host_that_refuses_the_old_one)
+{
+	struct libvhost_dev_ops ops;
+	struct binder b;
+	struct devrig r;
+	int mine;
+
+	bound_rig(&r, &ops, &b);
+	mine = lv_eventfd();
+	r.f.refuse_at = 0;
+	b.refuse = 4; /* off the old one, on the new one; off the new one, on the old one: refused */
+	CHECK_EQ(libvhost_dev_set_kick(r.dev, QUEUE, mine), -EIO);
+	CHECK_EQ(b.bound, -1);
+	CHECK_EQ(b.calls, 4);
+	CHECK_HAS(devrig_error(&r).text, "not bound any more");
+	CHECK_EQ(devrig_state(&r), LIBVHOST_DEV_RUNNING);
+	r.f.refuse_at = FAKE_NEVER;
+	CHECK_EQ(libvhost_dev_enable_notifiers(r.dev), 0);
+	CHECK_EQ(b.bound, kick_of(&r));
+	lv_fd_close(mine);
+	devrig_close(&r);
+}
+
+TEST(device_mask, a_kick_into_a_refused_descriptor_is_not_lost)
+{
+	struct libvhost_dev_ops ops;
+	struct binder b;
+	struct devrig r;
+	int mine, was;
+
+	bound_rig(&r, &ops, &b);
+	mine = lv_eventfd();
+	was = kick_of(&r);
+	lv_eventfd_drain(was);
+	r.f.refuse_at = 0;
+	CHECK_EQ(libvhost_dev_set_kick(r.dev, QUEUE, mine), -EIO);
+	CHECK_EQ(b.bound, was);
+	CHECK_EQ(lv_eventfd_drain(was), 1);
+	lv_fd_close(mine);
+	devrig_close(&r);
+}
