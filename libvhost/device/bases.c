@@ -27,15 +27,30 @@ int lv_queue_check_base(struct libvhost_dev *dev, const struct lv_record *rec, u
 	return 0;
 }
 
+void lv_queue_settle_base(const struct lv_record *rec, struct lv_record_queue *q)
+{
+	if (lv_queue_packed(rec) && !(q->flags & LV_RQ_BASE_GIVEN))
+		q->base = LV_PACKED_BASE;
+	q->flags |= LV_RQ_BASE_GIVEN;
+}
+
 void lv_queues_settle_bases(struct lv_record *rec)
 {
-	for (uint32_t i = 0; i < rec->num_queues; i++) {
-		struct lv_record_queue *q = &rec->queue[i];
+	for (uint32_t i = 0; i < rec->num_queues; i++)
+		if (lv_queue_used(&rec->queue[i]))
+			lv_queue_settle_base(rec, &rec->queue[i]);
+}
 
-		if (lv_queue_packed(rec) && !(q->flags & LV_RQ_BASE_GIVEN))
-			q->base = LV_PACKED_BASE;
-		q->flags |= q->flags & LV_RQ_SET ? LV_RQ_BASE_GIVEN : 0;
-	}
+/* A queue that never ran stays as the caller set it up: he may still choose another kind of ring, for which the place
+ * where this one would have begun is none. */
+void lv_queue_absorb(struct lv_record_queue *to, const struct lv_record_queue *work)
+{
+	const uint32_t known = LV_RQ_RUNNING | LV_RQ_BASE_STALE | LV_RQ_BASE_GIVEN;
+
+	if (!((to->flags | work->flags) & (LV_RQ_RUNNING | LV_RQ_BASE_STALE)))
+		return;
+	to->flags = (to->flags & ~known) | (work->flags & known);
+	to->base = work->base;
 }
 
 /* A packed queue that is held back, or not used, is where its own stop left it. */

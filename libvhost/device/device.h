@@ -288,8 +288,11 @@ bool lv_dev_settle_memory(struct libvhost_dev *dev, bool success);
 
 int lv_queue_check_base(struct libvhost_dev *dev, const struct lv_record *rec, uint32_t index,
 			const struct lv_record_queue *q);
-/* Packed queues whose base nobody gave begin as fresh rings. */
+/* Before a start: packed queues whose base nobody gave begin as fresh rings. One; or all that are used. */
+void lv_queue_settle_base(const struct lv_record *rec, struct lv_record_queue *q);
 void lv_queues_settle_bases(struct lv_record *rec);
+/* What even a failed operation found out about a queue: whether it may run, where it stopped. Lock held. */
+void lv_queue_absorb(struct lv_record_queue *to, const struct lv_record_queue *work);
 /* Where queues with one of these flags continue after a peer that did not say, as far as memory shows it; the others
  * stay BASE_STALE. */
 void lv_queues_rebuild_bases(struct libvhost_dev *dev, uint32_t flags);

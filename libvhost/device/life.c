@@ -42,15 +42,10 @@ static bool told_anything(const struct libvhost_dev *dev)
 static void absorb_queues(struct libvhost_dev *dev)
 {
 	const struct lv_record *work = dev->op.work;
-	const uint32_t known = LV_RQ_RUNNING | LV_RQ_BASE_STALE | LV_RQ_BASE_GIVEN;
 
 	pthread_mutex_lock(&dev->lock);
-	for (uint32_t q = 0; q < dev->rec->num_queues; q++) {
-		struct lv_record_queue *to = &dev->rec->queue[q];
-
-		to->flags = (to->flags & ~known) | (work->queue[q].flags & known);
-		to->base = work->queue[q].base;
-	}
+	for (uint32_t q = 0; q < dev->rec->num_queues; q++)
+		lv_queue_absorb(&dev->rec->queue[q], &work->queue[q]);
 	if (told_anything(dev))
 		dev->rec->status = work->status;
 	pthread_mutex_unlock(&dev->lock);
@@ -147,6 +142,7 @@ static int check_start(struct libvhost_dev *dev)
 	if (r)
 		return r;
 	lv_queues_release_held(dev->op.work);
+	lv_queues_settle_bases(dev->op.work);
 	lv_dev_ack_policy(dev);
 	return 0;
 }

@@ -240,7 +240,6 @@ int lv_op_prepare(struct libvhost_dev *dev)
 	dev->op.work = lv_record_dup(dev->rec);
 	if (!dev->op.work)
 		return lv_fail(&dev->err, -ENOMEM, LIBVHOST_EK_NOMEM, "no memory for a copy of the device's record");
-	lv_queues_settle_bases(dev->op.work);
 	lv_snapshot_put(dev->op.mem);
 	dev->op.mem = lv_mem_snapshot(dev->mem);
 	lv_log_put(dev->op.log);

@@ -15,12 +15,8 @@ static struct lv_record_queue *at_work(struct libvhost_dev *dev)
 /* What even a failed plan found out about its queue. */
 static void absorb(struct libvhost_dev *dev)
 {
-	const uint32_t known = LV_RQ_RUNNING | LV_RQ_BASE_STALE | LV_RQ_BASE_GIVEN;
-	struct lv_record_queue *to = &dev->rec->queue[dev->op.queue];
-
 	pthread_mutex_lock(&dev->lock);
-	to->flags = (to->flags & ~known) | (at_work(dev)->flags & known);
-	to->base = at_work(dev)->base;
+	lv_queue_absorb(&dev->rec->queue[dev->op.queue], at_work(dev));
 	pthread_mutex_unlock(&dev->lock);
 }
 
@@ -116,6 +112,8 @@ static int run(struct libvhost_dev *dev, enum lv_plan_kind kind, uint32_t timeou
 
 	if (r)
 		return r;
+	if (kind == LV_PLAN_QUEUE_START)
+		lv_queue_settle_base(dev->op.work, at_work(dev));
 	lv_op_begin(dev, false, lv_deadline(dev->ctx, timeout_ms), ended);
 	lv_op_plan_part(dev, kind, part_index(dev));
 	return lv_op_finish(dev);

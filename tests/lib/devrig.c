@@ -151,6 +151,9 @@ static void answer(struct fake *f, struct libvhost_req *req)
 	case LIBVHOST_OP_VDPA_GET_IOVA_RANGE:
 		req->result[1] = f->iova_last;
 		break;
+	case LIBVHOST_OP_SET_VRING_BASE:
+		f->told_base[req->index] = (uint32_t)req->arg.num;
+		break;
 	case LIBVHOST_OP_GET_VRING_BASE:
 		req->result[0] = f->base[req->index];
 		break;

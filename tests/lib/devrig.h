@@ -20,16 +20,17 @@ struct fake {
 	/* behaviour */
 	uint64_t features, protocol, iova_last, status;
 	uint32_t queues, slots, max_queues, max_regions, dialect;
-	bool slow, away, dies;	    /* waits; not there; hangs up whatever is sent */
-	uint32_t refuse_at, die_at; /* ordinal of the request since fake_arm() */
-	_Atomic uint32_t stall_op;  /* no answer from this operation on, until it is 0 */
-	int open_error;		    /* what opening fails with */
-	uint32_t base[LIBVHOST_MAX_QUEUES];
+	bool slow, away, dies;		    /* waits; not there; hangs up whatever is sent */
+	uint32_t refuse_at, die_at;	    /* ordinal of the request since fake_arm() */
+	_Atomic uint32_t stall_op;	    /* no answer from this operation on, until it is 0 */
+	int open_error;			    /* what opening fails with */
+	uint32_t base[LIBVHOST_MAX_QUEUES]; /* answers of GET_VRING_BASE */
 	uint8_t config[64];
 	uint64_t region;      /* bytes of the region GET_INFLIGHT_FD gives */
 	uint32_t region_what; /* FAKE_REGION_* */
 	/* record */
 	uint32_t seen[FAKE_SEEN], index[FAKE_SEEN];
+	uint32_t told_base[LIBVHOST_MAX_QUEUES];
 	uint32_t nseen, ordinal, zero_fds, tries, opens, closes;
 	struct libvhost_req_inflight inflight; /* as handed over last */
 	int inflight_fd;		       /* a duplicate of it, -1 = none */

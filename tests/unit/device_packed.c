@@ -287,3 +287,116 @@ TEST(device_packed, not_without_version_1)
 	CHECK_EQ(libvhost_dev_start(r.dev, NULL), 0);
 	devrig_close(&r);
 }
+
+/* ---- starts that fail ---- */
+
+/* Refuses the first request of a kind in the next start. */
+static void refuse_first(struct devrig *r, uint32_t op)
+{
+	struct devrig probe;
+
+	open_packed(&probe, NULL, 0);
+	devrig_queues(&probe, DEVRIG_QUEUES);
+	fake_arm(&probe.f);
+	CHECK_EQ(libvhost_dev_start(probe.dev, NULL), 0);
+	r->f.refuse_at = fake_first(&probe.f, op);
+	devrig_close(&probe);
+	fake_arm(&r->f);
+}
+
+TEST(device_packed, rings_that_ran_in_a_failed_start_continue_where_they_stopped)
+{
+	struct devrig r;
+
+	open_packed(&r, NULL, 0);
+	devrig_queues(&r, DEVRIG_QUEUES);
+	refuse_first(&r, OP(SET_VRING_ENABLE));
+	for (uint32_t i = 0; i < DEVRIG_QUEUES; i++)
+		r.f.base[i] = 0x80058005 + i * 0x10001;
+	CHECK_EQ(libvhost_dev_start(r.dev, NULL), -EIO);
+	r.f.refuse_at = FAKE_NEVER;
+	CHECK_EQ(devrig_state(&r), LIBVHOST_DEV_NEGOTIATED);
+	CHECK_EQ(r.f.told_base[1], LV_PACKED_BASE);
+	CHECK_EQ(base_of(&r, 1), r.f.base[1]);
+	CHECK_EQ(libvhost_dev_start(r.dev, NULL), 0);
+	for (uint32_t i = 0; i < DEVRIG_QUEUES; i++)
+		CHECK_EQ(r.f.told_base[i], r.f.base[i]);
+	devrig_close(&r);
+}
+
+TEST(device_packed, a_peer_that_dies_in_a_start_leaves_the_question_where_the_rings_are)
+{
+	struct devrig r;
+	struct host h;
+
+	open_packed(&r, &h, 0);
+	devrig_queues(&r, DEVRIG_QUEUES);
+	refuse_first(&r, OP(SET_VRING_ENABLE));
+	r.f.die_at = r.f.refuse_at;
+	CHECK_EQ(libvhost_dev_start(r.dev, NULL), -ECONNRESET);
+	r.f.die_at = r.f.refuse_at = FAKE_NEVER;
+	CHECK_EQ(libvhost_dev_reconnect(r.dev, NULL), 0);
+	CHECK_EQ(devrig_state(&r), LIBVHOST_DEV_NEGOTIATED);
+	CHECK_EQ(libvhost_dev_start(r.dev, NULL), 0);
+	for (uint32_t i = 0; i < DEVRIG_QUEUES; i++)
+		CHECK_EQ(r.f.told_base[i], h.base[i]);
+	devrig_close(&r);
+}
+
+static void accept(struct devrig *r, uint64_t rings)
+{
+	const uint64_t features = 1ull << 32 | rings;
+
+	CHECK_EQ(libvhost_ack_features_ex(r->dev, &features, 1), 0);
+}
+
+/* The guest gives up on packed rings, or on split ones, after its driver saw the start fail. */
+TEST(device_packed, a_start_refused_before_the_first_kick_leaves_the_bases_to_the_caller)
+{
+	struct libvhost_queue q = devrig_queue(0);
+	struct devrig r;
+
+	open_packed(&r, NULL, 0);
+	q.base = 5; /* counts for a split ring only */
+	CHECK_EQ(libvhost_dev_set_queue(r.dev, 0, &q), 0);
+	refuse_first(&r, OP(SET_VRING_NUM));
+	CHECK_EQ(libvhost_dev_start(r.dev, NULL), -EIO);
+	CHECK_EQ(base_of(&r, 0), LV_PACKED_BASE);
+	accept(&r, 0);
+	CHECK_EQ(base_of(&r, 0), 5);
+	fake_arm(&r.f);
+	CHECK_EQ(libvhost_dev_start(r.dev, NULL), -EIO);
+	accept(&r, PACKED);
+	r.f.refuse_at = FAKE_NEVER;
+	CHECK_EQ(libvhost_dev_start(r.dev, NULL), 0);
+	CHECK_EQ(r.f.told_base[0], LV_PACKED_BASE);
+	devrig_close(&r);
+}
+
+TEST(device_packed, a_queue_whose_own_start_fails)
+{
+	struct libvhost_queue q = devrig_queue(3);
+	struct devrig r;
+
+	open_packed(&r, NULL, 0);
+	devrig_queues(&r, 3);
+	CHECK_EQ(libvhost_dev_start(r.dev, NULL), 0);
+	CHECK_EQ(libvhost_dev_set_queue(r.dev, 3, &q), 0);
+	fake_arm(&r.f);
+	r.f.base[3] = 0x80078007;
+	r.f.refuse_at = 5; /* num, base, address, error, call; kick */
+	CHECK_EQ(libvhost_dev_start_queue(r.dev, 3, 0), -EIO);
+	CHECK_EQ(r.f.seen[5], OP(SET_VRING_KICK));
+	CHECK_EQ(fake_count(&r.f, OP(GET_VRING_BASE)), 0);
+	CHECK_EQ(base_of(&r, 3), LV_PACKED_BASE);
+	fake_arm(&r.f);
+	r.f.refuse_at = 6;
+	CHECK_EQ(libvhost_dev_start_queue(r.dev, 3, 0), -EIO);
+	CHECK_EQ(r.f.seen[6], OP(SET_VRING_ENABLE));
+	CHECK_EQ(r.f.told_base[3], LV_PACKED_BASE);
+	CHECK_EQ(base_of(&r, 3), 0x80078007);
+	r.f.refuse_at = FAKE_NEVER;
+	CHECK_EQ(libvhost_dev_start_queue(r.dev, 3, 0), 0);
+	CHECK_EQ(r.f.told_base[3], 0x80078007);
+	devrig_close(&r);
+}
