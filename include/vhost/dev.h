@@ -237,7 +237,8 @@ LIBVHOST_API int libvhost_dev_start(struct libvhost_dev *dev, const struct libvh
 /**
  * Stops the rings and reads where they stopped; a later start continues. On a LOST device it is tried once more; if
  * that fails too, or the peer's memory table is a mixture, the connection is closed (DISCONNECTED). While the device
- * reconnects by itself (AUTO_RECONNECT) stop takes effect at once, without the peer, and it comes back stopped.
+ * reconnects by itself (AUTO_RECONNECT) stop takes effect at once, without the peer, and it comes back stopped. Needs
+ * no memory: what it takes is there since init.
  * @return 0; -EINPROGRESS; -EALREADY (not running); errors of exec. Since 0.1.
  */
 LIBVHOST_API int libvhost_dev_stop(struct libvhost_dev *dev, const struct libvhost_call_opts *opts);

@@ -45,10 +45,10 @@ bool lv_call_begin(struct libvhost_dev *dev, const struct libvhost_call_opts *op
 
 int lv_call_run(struct libvhost_dev *dev, const struct lv_call *call, enum lv_plan_kind kind)
 {
-	int r = lv_op_prepare(dev);
+	int r;
 
-	if (!r && call->check)
-		r = call->check(dev);
+	lv_op_prepare(dev);
+	r = call->check ? call->check(dev) : 0;
 	if (r)
 		return lv_dev_release(dev, r);
 	lv_op_begin(dev, call->async, call->deadline, call->ended);

@@ -3,7 +3,6 @@
 #include "device/device.h"
 
 #include <errno.h>
-#include <stdlib.h>
 #include <time.h>
 #include "core/wire.h"
 
@@ -138,22 +137,18 @@ int lv_dev_try_claim(struct libvhost_dev *dev, enum lv_op_kind kind, uint32_t st
 void lv_dev_end_op(struct libvhost_dev *dev)
 {
 	struct lv_operation *op = &dev->op;
-	struct lv_record *work;
 	struct lv_snapshot *mem;
 	struct lv_log *log;
 
 	pthread_mutex_lock(&dev->lock);
-	work = op->work;
 	mem = op->mem;
 	log = op->log;
-	op->work = NULL;
 	op->mem = NULL;
 	lv_fd_close(op->inflight_fd);
 	op->inflight_fd = -1;
 	op->log = NULL;
 	op->kind = LV_OP_NONE;
 	pthread_mutex_unlock(&dev->lock);
-	free(work);
 	lv_snapshot_put(mem);
 	lv_log_put(log);
 }

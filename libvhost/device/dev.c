@@ -98,6 +98,7 @@ struct libvhost_dev *lv_dev_new(struct libvhost_ctx *ctx, const struct libvhost_
 	lv_errslot_init(&dev->err);
 	init_sync(dev);
 	dev->rec = lv_record_new(o->virtio_id, o->num_queues);
+	dev->op.work = lv_record_new(o->virtio_id, o->num_queues);
 	dev->fds = malloc(o->num_queues * sizeof(*dev->fds));
 	dev->err_ours = calloc(o->num_queues, 1);
 	dev->bound = calloc(o->num_queues, 1);
@@ -106,12 +107,25 @@ struct libvhost_dev *lv_dev_new(struct libvhost_ctx *ctx, const struct libvhost_
 		memset(dev->fds, 0xff, o->num_queues * sizeof(*dev->fds)); /* -1 everywhere */
 	dev->wake_fd = lv_eventfd();
 	lv_backoff_init(dev);
-	if (dev->rec && dev->fds && dev->err_ours && dev->bound && dev->parts) {
+	if (dev->rec && dev->op.work && dev->fds && dev->err_ours && dev->bound && dev->parts) {
 		dev->rec->config_size = o->config_size;
 		return dev;
 	}
 	lv_dev_free(dev);
 	return NULL;
+}
+
+/* A device must always be able to stop: what its largest stop takes is there before it ever runs. */
+static int reserve_stop(struct libvhost_dev *dev, struct lv_part *part)
+{
+	const uint32_t requests = LV_STOP_REQUESTS(part->count);
+	int r = lv_program_reserve(&part->prog, requests) ? lv_transport_reserve(part->t, requests) : -ENOMEM;
+
+	if (!r)
+		return 0;
+	lv_program_free(&part->prog);
+	return lv_fail(&dev->err, r, r == -ENOMEM ? LIBVHOST_EK_NOMEM : LIBVHOST_EK_BUSY,
+		       "%s: room for a stop of %u queues: %s", part->t->peer, part->count, lv_errno_name(-r));
 }
 
 int lv_dev_take_part(struct libvhost_dev *dev, struct libvhost_transport *t, uint32_t first, uint32_t count)
@@ -125,6 +139,9 @@ int lv_dev_take_part(struct libvhost_dev *dev, struct libvhost_transport *t, uin
 		return lv_fail(&dev->err, r, LIBVHOST_EK_UNSUPPORTED, "transport: query failed: %s", lv_errno_name(-r));
 	part->count = part->caps.max_queues && part->caps.max_queues < count ? part->caps.max_queues : count;
 	lv_program_init(&part->prog);
+	r = reserve_stop(dev, part);
+	if (r)
+		return r;
 	lv_event_client(part);
 	pthread_mutex_lock(&dev->lock);
 	dev->num_parts++;
@@ -205,9 +222,7 @@ static int begin_init(struct libvhost_dev *dev, uint64_t deadline)
 		dev->op.patient = true;
 		return lv_op_run(dev);
 	}
-	r = lv_op_prepare(dev);
-	if (r)
-		return lv_dev_release(dev, r);
+	lv_op_prepare(dev);
 	lv_op_plan(dev, LV_PLAN_CONNECT);
 	return lv_op_run(dev);
 }
@@ -325,11 +340,10 @@ int libvhost_dev_add_part(struct libvhost_dev *dev, struct libvhost_transport *t
 	was.on_request_arg = t->on_request_arg;
 	r = check_part(dev, first, count);
 	if (!r)
-		r = lv_op_prepare(dev);
-	if (!r)
 		r = lv_dev_take_part(dev, t, first, count);
 	if (r)
 		return lv_dev_release(dev, r);
+	lv_op_prepare(dev);
 	(void)libvhost_transport_set_ack_policy(t, dev->ack_policy);
 	lv_op_begin(dev, false, lv_deadline(dev->ctx, timeout_ms), part_ended);
 	lv_op_plan_part(dev, LV_PLAN_CONNECT, dev->num_parts - 1);

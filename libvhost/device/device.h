@@ -80,7 +80,7 @@ struct lv_operation {
 	int result;	/* what the caller gets */
 	atomic_int cancelled;
 	uint64_t deadline;
-	struct lv_record *work;
+	struct lv_record *work; /* there from birth to death: a stop needs no memory */
 	struct lv_snapshot *mem;
 	int inflight_fd; /* what GET_INFLIGHT_FD brought, -1 = nothing, and the bytes of that file, 0 = it is none */
 	uint64_t inflight_file;
@@ -225,8 +225,8 @@ int lv_call_run(struct libvhost_dev *dev, const struct lv_call *call, enum lv_pl
 
 void lv_op_begin(struct libvhost_dev *dev, bool async, uint64_t deadline,
 		 int (*ended)(struct libvhost_dev *dev, int result));
-/* Makes the working copy and takes the current map. 0 or -ENOMEM. */
-int lv_op_prepare(struct libvhost_dev *dev);
+/* Makes the working copy and takes the current map. */
+void lv_op_prepare(struct libvhost_dev *dev);
 /* Begins a plan on all parts, or on one. Failures show in the next step. */
 void lv_op_plan(struct libvhost_dev *dev, enum lv_plan_kind kind);
 void lv_op_plan_part(struct libvhost_dev *dev, enum lv_plan_kind kind, uint32_t part);

@@ -340,10 +340,9 @@ int libvhost_dev_prepare_inflight(struct libvhost_dev *dev, uint32_t timeout_ms)
 		return lv_dev_release(
 			dev, lv_fail(&dev->err, -EINVAL, LIBVHOST_EK_STATE, "prepare_inflight: no queue is set up"));
 	r = lv_features_check(dev, dev->rec->acked, "prepare_inflight");
-	if (!r)
-		r = lv_op_prepare(dev);
 	if (r)
 		return lv_dev_release(dev, r);
+	lv_op_prepare(dev);
 	lv_op_begin(dev, false, lv_deadline(dev->ctx, timeout_ms), prepare_ended);
 	lv_op_plan(dev, LV_PLAN_INFLIGHT);
 	return lv_dev_release(dev, lv_op_finish(dev));

@@ -163,18 +163,13 @@ static int can_log(void *client, char *why, size_t cap)
 static int begin(void *client, struct lv_snapshot *old, struct lv_snapshot *now, uint64_t deadline)
 {
 	struct libvhost_dev *dev = client;
-	int r;
 
 	(void)old;
 	(void)now; /* already the current one */
 	if (dev->mem_parked || dev->state != LIBVHOST_DEV_RUNNING)
 		return 1;
 	lv_op_begin(dev, false, deadline, memory_ended);
-	r = lv_op_prepare(dev);
-	if (r) {
-		lv_dev_lost(dev, r);
-		return r;
-	}
+	lv_op_prepare(dev);
 	lv_op_plan(dev, LV_PLAN_MEMORY);
 	return lv_op_settle(dev);
 }

@@ -8,7 +8,7 @@
 
 #include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
+#include <string.h>
 #include "core/wire.h"
 
 struct lv_part *lv_dev_part_of(struct libvhost_dev *dev, uint32_t queue)
@@ -234,17 +234,13 @@ void lv_op_begin(struct libvhost_dev *dev, bool async, uint64_t deadline,
 	pthread_mutex_unlock(&dev->lock);
 }
 
-int lv_op_prepare(struct libvhost_dev *dev)
+void lv_op_prepare(struct libvhost_dev *dev)
 {
-	free(dev->op.work);
-	dev->op.work = lv_record_dup(dev->rec);
-	if (!dev->op.work)
-		return lv_fail(&dev->err, -ENOMEM, LIBVHOST_EK_NOMEM, "no memory for a copy of the device's record");
+	memcpy(dev->op.work, dev->rec, dev->rec->bytes);
 	lv_snapshot_put(dev->op.mem);
 	dev->op.mem = lv_mem_snapshot(dev->mem);
 	lv_log_put(dev->op.log);
 	dev->op.log = lv_mem_log(dev->mem);
-	return 0;
 }
 
 static void op_wait(struct libvhost_dev *dev)

@@ -26,6 +26,8 @@ struct lv_program {
 void lv_program_init(struct lv_program *prog);
 void lv_program_clear(struct lv_program *prog); /* keeps the memory for the next program */
 void lv_program_free(struct lv_program *prog);
+/* Room for so many requests; false = no memory. */
+bool lv_program_reserve(struct lv_program *prog, uint32_t cap);
 /* Appends a zero-filled request; never returns NULL (a dummy on exhaustion, nomem is set). */
 struct libvhost_req *lv_program_add(struct lv_program *prog, uint32_t op, uint32_t index);
 void *lv_program_alloc(struct lv_program *prog, size_t bytes);
@@ -69,6 +71,9 @@ struct lv_plan_env {
 	uint64_t inflight_file; /* bytes of the file that GET_INFLIGHT_FD gave, 0 = none that can be written */
 	uint32_t queue;		/* LV_PLAN_QUEUE_*: the one it is about */
 };
+
+/* At most so many requests does a stop or a reset of so many queues have: two for each, and what is for the device. */
+#define LV_STOP_REQUESTS(queues) (2 * (queues) + 8)
 
 struct lv_plan {
 	enum lv_plan_kind kind;

@@ -39,16 +39,24 @@ void lv_program_free(struct lv_program *prog)
 	lv_program_init(prog);
 }
 
-static bool grow(struct lv_program *prog)
+bool lv_program_reserve(struct lv_program *prog, uint32_t cap)
 {
-	uint32_t cap = prog->cap ? prog->cap * 2 : 32;
-	struct libvhost_req *reqs = realloc(prog->reqs, cap * sizeof(*reqs));
+	struct libvhost_req *reqs;
+
+	if (cap <= prog->cap)
+		return true;
+	reqs = realloc(prog->reqs, cap * sizeof(*reqs));
 
 	if (!reqs)
 		return false;
 	prog->reqs = reqs;
 	prog->cap = cap;
 	return true;
+}
+
+static bool grow(struct lv_program *prog)
+{
+	return lv_program_reserve(prog, prog->cap ? prog->cap * 2 : 32);
 }
 
 struct libvhost_req *lv_program_add(struct lv_program *prog, uint32_t op, uint32_t index)

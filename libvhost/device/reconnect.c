@@ -78,16 +78,12 @@ static int too_late(struct libvhost_dev *dev)
 
 static int begin_replay(struct libvhost_dev *dev)
 {
-	int r;
-
 	dev->op.opening = false;
 	/* the old peer may have completed requests until it was really gone */
 	if (lv_dev_was_running(dev))
 		lv_queues_rebuild_bases(dev, LV_RQ_SET);
 	lv_queues_ask_bases(dev);
-	r = lv_op_prepare(dev);
-	if (r)
-		return r;
+	lv_op_prepare(dev);
 	if (dev->op.automatic)
 		dev->op.deadline = lv_deadline(dev->ctx, 0);
 	lv_dev_ack_policy(dev);

@@ -108,10 +108,7 @@ static int claim(struct libvhost_dev *dev, uint32_t index, uint32_t timeout_ms, 
 static int run(struct libvhost_dev *dev, enum lv_plan_kind kind, uint32_t timeout_ms,
 	       int (*ended)(struct libvhost_dev *dev, int result))
 {
-	int r = lv_op_prepare(dev);
-
-	if (r)
-		return r;
+	lv_op_prepare(dev);
 	if (kind == LV_PLAN_QUEUE_START)
 		lv_queue_settle_base(dev->op.work, at_work(dev));
 	lv_op_begin(dev, false, lv_deadline(dev->ctx, timeout_ms), ended);

@@ -251,6 +251,20 @@ int lv_transport_reopen(struct libvhost_transport *t)
 	return rc;
 }
 
+int lv_transport_reserve(struct libvhost_transport *t, uint32_t requests)
+{
+	int rc = lv_transport_enter(t);
+
+	if (rc < 0)
+		return rc;
+	if (atomic_load(&t->running))
+		rc = -EBUSY;
+	else if (t->reserve)
+		rc = t->reserve(t->self, requests);
+	lv_transport_leave(t);
+	return rc;
+}
+
 bool lv_transport_appeared(struct libvhost_transport *t)
 {
 	struct pollfd fds[LV_TRANSPORT_POLLFDS];

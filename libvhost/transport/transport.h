@@ -60,6 +60,8 @@ struct libvhost_transport {
 	/* While the connection is gone: whether the peer may have come since the last attempt to open; bounded by
 	 * itself. NULL: whenever one of its descriptors says so. Set by the built-in kinds. */
 	bool (*appeared)(void *self);
+	/* Makes room for a program of so many requests without tables. Set by the built-in kinds that need some. */
+	int (*reserve)(void *self, uint32_t requests);
 	uint64_t look_at;     /* when to ask that although no descriptor is ready; UINT64_MAX = not */
 	uint32_t answers_due; /* some answers of the program are there, so many are still on their way */
 	/* result of the last wait, consumed by the next progress */
@@ -83,6 +85,9 @@ uint32_t lv_transport_pollfds(struct libvhost_transport *t, struct pollfd *fds, 
 void lv_transport_gather(uint32_t answers_due);
 /* What poll said about exactly these descriptors: the next progress does not ask again. */
 void lv_transport_polled(struct libvhost_transport *t, const struct pollfd *fds, uint32_t count);
+/* Makes sure that a program of so many requests without tables can be run when memory has run out. 0; -ENOMEM; -EBUSY
+ * (a program runs). */
+int lv_transport_reserve(struct libvhost_transport *t, uint32_t requests);
 /* Drops the connection / opens it again (non-blocking step: -EAGAIN = the peer is not there yet). -EBUSY inside. */
 void lv_transport_close(struct libvhost_transport *t);
 int lv_transport_reopen(struct libvhost_transport *t);

@@ -427,6 +427,7 @@ static struct lv_user *new_user(struct libvhost_transport *t)
 	lv_user_watch_init(&u->watch);
 	t->self = u;
 	t->ops = user_ops;
+	t->reserve = lv_user_reserve;
 	return u;
 }
 

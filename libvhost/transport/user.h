@@ -126,6 +126,8 @@ void lv_user_watch_wait(struct lv_user *u, uint64_t until);
 
 /* user_compile.c */
 int lv_user_compile(struct lv_user *u, struct libvhost_req *reqs, uint32_t count);
+/* Room for so many requests that carry no table: no later program of them needs memory. 0 or -ENOMEM. */
+int lv_user_reserve(void *self, uint32_t requests);
 void lv_user_program_free(struct lv_user_program *p);
 /* What a request changes in the session once the peer has done it. */
 void lv_user_apply(struct lv_user_session *s, const struct libvhost_req *req);

@@ -6,9 +6,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define MAX_MESSAGE (LV_USER_HDR + LV_USER_MAX_PAYLOAD)
-#define F30	    (1ull << 30)
-#define DRIVER_OK   4u
+#define MAX_MESSAGE   (LV_USER_HDR + LV_USER_MAX_PAYLOAD)
+#define SMALL_MESSAGE (LV_USER_HDR + 40u) /* with a ring address: the largest without a table */
+#define F30	      (1ull << 30)
+#define DRIVER_OK     4u
 #define KNOWN_FLAGS                                                                                                    \
 	(LIBVHOST_REQ_HAS_FD | LIBVHOST_REQ_TAKE_FD | LIBVHOST_REQ_NEED_REPLY | LIBVHOST_REQ_BARRIER |                 \
 	 LIBVHOST_REQ_OPTIONAL)
@@ -68,6 +69,18 @@ static int reserve_bytes(struct lv_user_program *p, size_t more)
 		return -ENOMEM;
 	p->bytes = bytes;
 	p->bytes_cap = cap;
+	return 0;
+}
+
+int lv_user_reserve(void *self, uint32_t requests)
+{
+	struct lv_user_program *p = &((struct lv_user *)self)->prog;
+
+	p->count = 0;
+	p->used = 0;
+	/* a fence behind each, and one behind a refusal; compiling keeps room for the largest message */
+	if (reserve_steps(p, 2 * requests + 1) || reserve_bytes(p, requests * SMALL_MESSAGE + MAX_MESSAGE))
+		return -ENOMEM;
 	return 0;
 }
 

@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
 /*
- * The n-th allocation, descriptor or mapping fails, for each n of a device's whole life, once or from then on. The
- * peer's thread is not touched.
+ * The n-th allocation, descriptor or mapping fails, for each n of a device's whole life, once or from then on. Only the
+ * thread that lives the life is touched, not the peer's.
  */
 #include <errno.h>
 #include <stdlib.h>
 #include <unistd.h>
 #include "faults.h"
-#include "wirerig.h"
+#include "upgrade.h"
 
 /* ---- a life ---- */
 
@@ -173,11 +173,132 @@ static uint32_t live_once(enum fault_class what, uint32_t at, bool on, uint32_t 
 	return count;
 }
 
+/* ---- the end needs no memory ---- */
+
+/* How a device came to run. */
+struct shape {
+	const char *name;
+	uint32_t queues, dev_flags, policy;
+	uint64_t protocol; /* more that the peer offers */
+	bool singly;	   /* its queues were started one by one */
+	bool log, thawed, reconnected, async, two;
+};
+
+static const struct shape shapes[] = {
+	{.name = "plain", .queues = 4},
+	{.name = "64 queues", .queues = 64},
+	{.name = "64 queues, each confirmed", .queues = 64, .policy = LIBVHOST_ACK_ALL},
+	{.name = "64 queues, nothing confirmed", .queues = 64, .policy = LIBVHOST_ACK_NONE},
+	{.name = "64 queues, one by one", .queues = 64, .singly = true},
+	{.name = "256 queues, one by one", .queues = 256, .singly = true, .policy = LIBVHOST_ACK_ALL},
+	{.name = "device status", .queues = 8, .protocol = PUPPET_PF(STATUS)},
+	{.name = "inflight", .queues = 64, .dev_flags = LIBVHOST_DEV_INFLIGHT},
+	{.name = "inflight, not drained",
+	 .queues = 64,
+	 .dev_flags = LIBVHOST_DEV_INFLIGHT | LIBVHOST_DEV_STOP_INFLIGHT,
+	 .protocol = PUPPET_PF(GET_VRING_BASE_INFLIGHT)},
+	{.name = "log", .queues = 64, .log = true},
+	{.name = "thawed", .queues = 64, .thawed = true},
+	{.name = "thawed with log and one by one", .queues = 64, .thawed = true, .log = true, .singly = true},
+	{.name = "reconnected", .queues = 64, .reconnected = true},
+	{.name = "by an event loop", .queues = 64, .async = true},
+};
+
+static void add_second(struct upgrade *u, struct wirerig *second)
+{
+	struct libvhost_transport *t;
+
+	wirerig_join(second, &u->w);
+	second->p.features = u->w.p.features;
+	wirerig_listen(second);
+	CHECK_EQ(libvhost_transport_open(u->w.r.g.ctx, second->uri, NULL, &t), 0);
+	CHECK_EQ(libvhost_dev_add_part(u->w.r.dev, t, u->w.r.opts.num_queues / 2, u->w.r.opts.num_queues / 2, 0), 0);
+}
+
+static void run_shape(struct upgrade *u, struct wirerig *second, const struct shape *s)
+{
+	up_init(u);
+	u->w.r.opts.num_queues = s->queues;
+	u->w.r.opts.flags = s->dev_flags;
+	u->w.r.opts.ack_policy = s->policy;
+	u->w.p.features |= 1ull << 26;
+	u->w.p.protocol_features |= s->protocol;
+	if (s->two) {
+		u->w.r.opts.protocol_features = PUPPET_PF(INBAND_NOTIFICATIONS) | PUPPET_PF(SHMEM_MAP);
+		u->w.p.num_queues = s->queues / 2;
+	}
+	wirerig_listen(&u->w);
+	CHECK_EQ(devrig_open(&u->w.r), 0);
+	if (s->two)
+		add_second(u, second);
+	devrig_queues(&u->w.r, s->singly ? 1 : s->queues);
+	CHECK_EQ(libvhost_dev_start(u->w.r.dev, NULL), 0);
+	for (uint32_t i = 1; s->singly && i < s->queues; i++) {
+		const struct libvhost_queue q = devrig_queue(i);
+
+		CHECK_EQ(libvhost_dev_set_queue(u->w.r.dev, i, &q), 0);
+		CHECK_EQ(libvhost_dev_start_queue(u->w.r.dev, i, 0), 0);
+	}
+	if (s->log)
+		CHECK_EQ(libvhost_mem_log_start(u->w.r.g.mem, 0, NULL), 0);
+	if (s->thawed)
+		up_hop(u);
+	if (s->reconnected)
+		CHECK_EQ(libvhost_dev_reconnect(u->w.r.dev, NULL), 0);
+}
+
+static int stop_now(struct upgrade *u, const struct shape *s)
+{
+	const struct libvhost_call_opts o = {.size = sizeof(o), .flags = s->async ? LIBVHOST_CALL_ASYNC : 0};
+	struct libvhost_event e;
+	int rc = libvhost_dev_stop(u->w.r.dev, &o);
+
+	if (rc != -EINPROGRESS)
+		return rc;
+	return devrig_await(&u->w.r, LIBVHOST_EVENT_DONE, 2000, &e) ? e.err : -ETIMEDOUT;
+}
+
+/* Not once is memory asked for: there is no point at which it could be missing. */
+TEST(hostile_faults, r242_a_stop_needs_no_memory)
+{
+	static struct wirerig second;
+	static struct upgrade u;
+
+	for (uint32_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++) {
+		const struct shape *s = &shapes[i];
+		uint32_t count;
+		int rc;
+
+		run_shape(&u, &second, s);
+		faults_on(FAULT_MEMORY, 0, true);
+		rc = stop_now(&u, s);
+		count = fault.count;
+		faults_off();
+		if (rc || count)
+			lv_test_fail(__FILE__, __LINE__, "%s: stop says %d, asked for memory %u times", s->name, rc,
+				     count);
+		CHECK_EQ(devrig_state(&u.w.r), LIBVHOST_DEV_NEGOTIATED);
+		if (s->log)
+			CHECK_EQ(libvhost_mem_log_stop(u.w.r.g.mem, 0, NULL), 0);
+		if (!s->thawed)
+			CHECK_EQ(libvhost_dev_start(u.w.r.dev, NULL), 0);
+		faults_on(FAULT_MEMORY, 0, true);
+		CHECK_EQ(libvhost_dev_reset(u.w.r.dev, NULL), 0);
+		CHECK_EQ(fault.count, 0);
+		faults_off();
+		if (s->two) {
+			libvhost_dev_cleanup(u.w.r.dev);
+			u.w.r.dev = NULL;
+			puppet_stop(&second.p);
+		}
+		up_close(&u);
+	}
+}
+
 /* Not one byte is to be had any more: the peer's end is noticed, a device stops by force, and all of it is freed. */
 static void end_without_memory(bool peer_dies, bool force)
 {
 	static struct wirerig w;
-	const struct libvhost_call_opts brief = {.size = sizeof(brief), .timeout_ms = 1000};
 
 	wirerig_init(&w);
 	w.r.opts.flags = LIBVHOST_DEV_AUTO_RECONNECT;
@@ -187,10 +308,10 @@ static void end_without_memory(bool peer_dies, bool force)
 	faults_on(FAULT_MEMORY, 0, true);
 	if (peer_dies)
 		CHECK(devrig_await(&w.r, LIBVHOST_EVENT_DISCONNECTED, 2000, NULL));
-	else if (libvhost_dev_stop(w.r.dev, &brief)) /* says why, and leaves it running */
-		CHECK_EQ(devrig_error(&w.r).code, -ENOMEM);
 	if (force)
 		CHECK_EQ(libvhost_dev_force_stop(w.r.dev), 0);
+	else if (!peer_dies)
+		CHECK_EQ(libvhost_dev_stop(w.r.dev, NULL), 0);
 	libvhost_dev_cleanup(w.r.dev);
 	w.r.dev = NULL;
 	faults_off();
@@ -202,6 +323,8 @@ TEST(hostile_faults, r242_the_end_needs_no_memory)
 	for (int i = 0; i < 4; i++)
 		end_without_memory(i & 1, i & 2);
 }
+
+/* ---- a life with a fault ---- */
 
 static void lives(enum fault_class what, bool on, uint32_t least)
 {
