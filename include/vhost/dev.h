@@ -73,7 +73,9 @@ struct libvhost_dev_opts {
 	const struct libvhost_dev_ops *ops;   /**< copied; NULL = none */
 	uint64_t protocol_features;	      /**< vhost-user protocol features never to acknowledge, mask */
 	uint32_t ack_policy;		      /**< enum libvhost_ack_policy */
-	uint32_t reserved;		      /**< 0 */
+	/** Queues of the first transport, from 0 on; the others come with libvhost_dev_add_part(). 0 = all of
+	 * num_queues, or as many as the transport says it has. */
+	uint32_t part_queues;
 };
 
 #define LIBVHOST_DEV_ASYNC	       0x1u  /**< init returns -EINPROGRESS with *ret set; dispatch finishes it */
@@ -99,10 +101,13 @@ LIBVHOST_API LIBVHOST_MUST_CHECK int libvhost_dev_init(struct libvhost_ctx *ctx,
 
 /**
  * Adds a further transport that carries queues @p first … @p first + @p count - 1 (a vhost-net descriptor has two
- * rings). Device-wide requests go once, ring requests to the part that owns the ring. Before start. Takes the transport
- * over on success.
+ * rings, a back-end may have a socket for each pair). Each part is a whole device to its peer: it gets features,
+ * memory, log, status and reset in its own way, with the protocol features it has; its rings are its own.
+ * Configuration, shared objects and the like are asked of the first one. The guest is offered what all parts have, the
+ * memory map has to suit each of them, and memory is logged if all can. Before start. Takes the transport over on
+ * success.
  * @return 0; -EBUSY; -EINVAL (range overlaps another part); -ENOTSUP (a device with LIBVHOST_DEV_INFLIGHT: a region
- * belongs to one back-end; protocol features that differ from the first part's); errors of negotiation. Since 0.1.
+ * belongs to one back-end; another dialect than the first part's); errors of negotiation. Since 0.1.
  */
 LIBVHOST_API int libvhost_dev_add_part(struct libvhost_dev *dev, struct libvhost_transport *t, uint32_t first,
 				       uint32_t count, uint32_t timeout_ms);
@@ -119,12 +124,12 @@ struct libvhost_dev_info {
 	uint32_t state;					 /**< enum libvhost_dev_state */
 	uint32_t busy;					 /**< 1: an operation runs */
 	uint32_t max_queues;				 /**< the peer's limit */
-	uint32_t max_regions;				 /**< memory slots of the peer */
+	uint32_t max_regions;				 /**< memory slots of the peer; of several: the fewest */
 	uint32_t dialect;				 /**< enum libvhost_dialect */
 	uint64_t features[LIBVHOST_FEATURE_WORDS];	 /**< offered by the peer */
 	uint64_t acked_features[LIBVHOST_FEATURE_WORDS]; /**< accepted by the guest */
 	uint64_t protocol_features;			 /**< offered */
-	uint64_t acked_protocol_features;		 /**< in use */
+	uint64_t acked_protocol_features;		 /**< in use, by all parts */
 	uint64_t backend_features;			 /**< kernel back-end features in use */
 	uint64_t generation;				 /**< counts successful connections: 1 after init */
 	uint32_t parts;					 /**< transports */

@@ -16,10 +16,12 @@ static int check_opts(struct lv_errslot *err, const struct libvhost_dev_opts *o)
 {
 	const char *wrong = NULL;
 
-	if (o->flags & ~KNOWN_FLAGS || o->reserved)
-		wrong = "unknown flags or a reserved field that is not 0";
+	if (o->flags & ~KNOWN_FLAGS)
+		wrong = "unknown flags";
 	else if (!o->num_queues || o->num_queues > LIBVHOST_MAX_QUEUES)
 		wrong = "num_queues must be 1..256";
+	else if (o->part_queues > o->num_queues)
+		wrong = "part_queues is above num_queues";
 	else if (!o->mem)
 		wrong = "mem is required";
 	else if (!o->uri == !o->transport)
@@ -143,6 +145,7 @@ int lv_dev_take_part(struct libvhost_dev *dev, struct libvhost_transport *t, uin
 	if (r)
 		return r;
 	lv_event_client(part);
+	part->peer = dev->parts[0].peer;
 	pthread_mutex_lock(&dev->lock);
 	dev->num_parts++;
 	pthread_mutex_unlock(&dev->lock);
@@ -193,7 +196,7 @@ static int open_transport(struct libvhost_dev *dev, bool *later)
 		r = libvhost_transport_open(dev->ctx, d->uri, &o, &t);
 	if (r < 0)
 		return lv_fail_copy(&dev->err, &dev->ctx->err);
-	r = lv_dev_take_part(dev, t, 0, d->num_queues);
+	r = lv_dev_take_part(dev, t, 0, d->part_queues ? d->part_queues : d->num_queues);
 	if (r < 0 && !d->transport)
 		libvhost_transport_free(t);
 	return r;
@@ -269,24 +272,11 @@ int libvhost_dev_init(struct libvhost_ctx *ctx, const struct libvhost_dev_opts *
 
 /* ---- further parts ---- */
 
-/* One record describes all parts: they must agree on the protocol, and offer the guest what all of them have. */
 static int part_ended(struct libvhost_dev *dev, int r)
 {
-	const struct lv_part *part = &dev->parts[dev->num_parts - 1];
-	struct lv_record *work = dev->op.work;
-
-	if (!r && work->protocol_acked != dev->rec->protocol_acked)
-		r = lv_fail(&dev->err, -ENOTSUP, LIBVHOST_EK_UNSUPPORTED,
-			    "add_part: protocol features %#llx differ from the first part's %#llx",
-			    (unsigned long long)work->protocol_acked, (unsigned long long)dev->rec->protocol_acked);
 	dev->op.result = r;
 	if (r)
 		return 0;
-	for (uint32_t i = 0; i < LIBVHOST_FEATURE_WORDS; i++)
-		work->offered[i] &= dev->rec->offered[i];
-	work->max_queues = dev->rec->max_queues + part->count;
-	if (dev->rec->max_regions < work->max_regions)
-		work->max_regions = dev->rec->max_regions;
 	lv_dev_adopt(dev);
 	lv_dev_table_limit(dev);
 	return 0;
@@ -325,6 +315,18 @@ static void drop_part(struct libvhost_dev *dev)
 	lv_log_put(part->peer_log);
 }
 
+/* Addresses, log and memory map mean something else in each. */
+static int check_dialect(struct libvhost_dev *dev)
+{
+	const struct lv_part *part = &dev->parts[dev->num_parts - 1];
+
+	if (part->caps.dialect == dev->parts[0].caps.dialect)
+		return 0;
+	return lv_fail(&dev->err, -ENOTSUP, LIBVHOST_EK_UNSUPPORTED,
+		       "add_part: %s speaks dialect %u, the first part %u: a device has one", part->t->peer,
+		       part->caps.dialect, dev->parts[0].caps.dialect);
+}
+
 int libvhost_dev_add_part(struct libvhost_dev *dev, struct libvhost_transport *t, uint32_t first, uint32_t count,
 			  uint32_t timeout_ms)
 {
@@ -339,10 +341,17 @@ int libvhost_dev_add_part(struct libvhost_dev *dev, struct libvhost_transport *t
 	was.on_request = t->on_request;
 	was.on_request_arg = t->on_request_arg;
 	r = check_part(dev, first, count);
+	lv_parts_split(dev);
 	if (!r)
 		r = lv_dev_take_part(dev, t, first, count);
 	if (r)
 		return lv_dev_release(dev, r);
+	r = check_dialect(dev);
+	if (r) {
+		drop_part(dev);
+		give_back(t, &was);
+		return lv_dev_release(dev, r);
+	}
 	lv_op_prepare(dev);
 	(void)libvhost_transport_set_ack_policy(t, dev->ack_policy);
 	lv_op_begin(dev, false, lv_deadline(dev->ctx, timeout_ms), part_ended);

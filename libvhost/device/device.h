@@ -13,6 +13,7 @@
 #include <pthread.h>
 #include "core/opts.h"
 #include "device/inflight.h"
+#include "device/parts.h"
 #include "device/plan.h"
 #include "device/share.h"
 #include "transport/transport.h"
@@ -51,6 +52,8 @@ struct lv_part {
 	uint32_t first, count;
 	struct lv_snapshot *peer_mem; /* what the peer has; NULL = nothing, or unknown */
 	struct lv_log *peer_log;      /* where it may write marks: stays mapped; NULL = nowhere */
+	struct lv_peer_view peer;     /* see parts.h: in force, and of the operation under way */
+	struct lv_peer_view work;
 	/* the operation under way */
 	bool active;
 	struct lv_plan plan;
@@ -246,8 +249,9 @@ void lv_op_abort(struct libvhost_dev *dev);
 struct lv_part *lv_dev_part_of(struct libvhost_dev *dev, uint32_t queue);
 /* Whether a peer may speak of a queue: it is set up and this part carries it. Lock held. */
 bool lv_part_has_queue(struct lv_part *part, uint32_t queue);
-/* Whether the connection did not survive a result. */
+/* Whether the connection did not survive a result; one of the connections. */
 bool lv_part_gone(const struct lv_part *part);
+bool lv_dev_gone(const struct libvhost_dev *dev);
 
 /* Whether a failure says what became of the requests: timeouts and cancellation leave some behind whose fate nobody
  * knows. */

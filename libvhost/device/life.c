@@ -46,17 +46,8 @@ static void absorb_queues(struct libvhost_dev *dev)
 	pthread_mutex_lock(&dev->lock);
 	for (uint32_t q = 0; q < dev->rec->num_queues; q++)
 		lv_queue_absorb(&dev->rec->queue[q], &work->queue[q]);
-	if (told_anything(dev))
-		dev->rec->status = work->status;
+	lv_parts_absorb(dev);
 	pthread_mutex_unlock(&dev->lock);
-}
-
-static bool ended_badly(struct libvhost_dev *dev)
-{
-	for (uint32_t i = 0; i < dev->num_parts; i++)
-		if (lv_part_gone(&dev->parts[i]))
-			return true;
-	return false;
 }
 
 bool lv_dev_fate_known(int r)
@@ -92,7 +83,7 @@ static int undo_ended(struct libvhost_dev *dev, int r)
 	absorb_queues(dev);
 	if (!r)
 		stopped(dev);
-	else if (ended_badly(dev))
+	else if (lv_dev_gone(dev))
 		lv_dev_disconnected(dev, r);
 	else
 		lv_dev_lost(dev, r);
@@ -115,7 +106,7 @@ static int start_ended(struct libvhost_dev *dev, int r)
 	lv_dev_note_unattributed(dev);
 	lv_inflight_keep(dev);
 	absorb_queues(dev);
-	if (ended_badly(dev)) {
+	if (lv_dev_gone(dev)) {
 		lv_dev_disconnected(dev, r);
 	} else if (!told_anything(dev)) {
 		return 0;
@@ -170,7 +161,7 @@ static int stop_ended(struct libvhost_dev *dev, int r)
 		return 0;
 	}
 	absorb_queues(dev);
-	if (ended_badly(dev) || dev->state == LIBVHOST_DEV_LOST)
+	if (lv_dev_gone(dev) || dev->state == LIBVHOST_DEV_LOST)
 		lv_dev_disconnected(dev, r);
 	else if (told_anything(dev)) /* else it runs on: the peer has not heard of it */
 		lv_dev_lost(dev, r);
@@ -224,7 +215,7 @@ static int reset_ended(struct libvhost_dev *dev, int r)
 		return 0;
 	}
 	absorb_queues(dev);
-	if (ended_badly(dev) || dev->state == LIBVHOST_DEV_LOST)
+	if (lv_dev_gone(dev) || dev->state == LIBVHOST_DEV_LOST)
 		lv_dev_disconnected(dev, r);
 	else if (told_anything(dev))
 		lv_dev_lost(dev, r);

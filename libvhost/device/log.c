@@ -44,11 +44,15 @@ void lv_dev_log_rings(struct libvhost_dev *dev)
 	}
 }
 
-/* As a sentence about the device; NULL = it can be migrated. Lock held. */
-static const char *blocker_of(struct libvhost_dev *dev)
+/* As a sentence about the device or one of its parts; NULL = it can be migrated. Lock held. */
+static const char *blocker_of(struct libvhost_dev *dev, const struct lv_part **part)
 {
-	const char *blocker = lv_plan_log_blocker(dev->rec, dev->parts[0].caps.dialect);
+	const char *blocker = dev->rec->flags & LV_RF_NEGOTIATED ? NULL : "it has not negotiated with its peer yet";
 
+	for (uint32_t i = 0; i < dev->num_parts && !blocker; i++) {
+		*part = &dev->parts[i];
+		blocker = lv_plan_log_blocker(lv_part_features(*part), lv_part_protocol(*part), (*part)->caps.dialect);
+	}
 	if (!blocker && lv_shmem_maps(dev)) /* of the back-end, which the other side does not have */
 		blocker = "files are mapped into its shared-memory windows";
 	if (!blocker && dev->state == LIBVHOST_DEV_LOST)
@@ -58,12 +62,13 @@ static const char *blocker_of(struct libvhost_dev *dev)
 
 int lv_dev_can_log(struct libvhost_dev *dev, char *why, size_t cap)
 {
+	const struct lv_part *part = &dev->parts[0];
 	const char *blocker;
 
 	pthread_mutex_lock(&dev->lock);
-	blocker = blocker_of(dev);
+	blocker = blocker_of(dev, &part);
 	if (cap && blocker)
-		snprintf(why, cap, "%s: %s", dev->parts[0].t->peer, blocker);
+		snprintf(why, cap, "%s: %s", part->t->peer, blocker);
 	else if (cap)
 		*why = 0;
 	pthread_mutex_unlock(&dev->lock);

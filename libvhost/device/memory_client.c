@@ -6,7 +6,6 @@
 #include "device/device.h"
 
 #include <errno.h>
-#include <stdlib.h>
 #include <time.h>
 
 #define MOMENT_MS 200u /* far more than a thread in dispatch stays inside */
@@ -38,27 +37,25 @@ static bool waits_for_peer(struct libvhost_dev *dev)
 	return waits;
 }
 
-static int count_regions(const struct lv_snapshot *now, uint32_t *merged)
-{
-	struct lv_map *maps = calloc(now->count + 1, sizeof(*maps));
-
-	if (!maps)
-		return -ENOMEM;
-	*merged = lv_mem_merge(now, maps, now->count + 1);
-	free(maps);
-	return 0;
-}
-
 /* As the plans see it: only a vhost-user table is merged, slots and the kernel get the regions as they are. */
-static bool merges(const struct libvhost_dev *dev)
+static bool merges(const struct lv_part *part)
 {
-	return dev->parts[0].caps.dialect == LIBVHOST_DIALECT_USER &&
-	       !(dev->rec->protocol_acked & 1ull << LIBVHOST_PROTOCOL_F_CONFIGURE_MEM_SLOTS);
+	return part->caps.dialect == LIBVHOST_DIALECT_USER &&
+	       !(lv_part_protocol(part) & 1ull << LIBVHOST_PROTOCOL_F_CONFIGURE_MEM_SLOTS);
 }
 
 void lv_dev_table_limit(struct libvhost_dev *dev)
 {
-	lv_mem_client_limit(dev->mem_node, dev->rec->max_regions, merges(dev));
+	uint32_t regions = LIBVHOST_MAX_REGIONS, merged = LIBVHOST_MAX_REGIONS;
+
+	for (uint32_t i = 0; i < dev->num_parts; i++) {
+		const struct lv_part *part = &dev->parts[i];
+		uint32_t *limit = merges(part) ? &merged : &regions;
+
+		if (lv_part_regions(part) < *limit)
+			*limit = lv_part_regions(part);
+	}
+	lv_mem_client_limits(dev->mem_node, regions, merged);
 }
 
 /* A vDPA device can only be given addresses that it can form. */
@@ -75,25 +72,28 @@ static int addressable(struct libvhost_dev *dev, const struct lv_map *map)
 		       (unsigned long long)rec->iova_last, dev->parts[0].t->peer);
 }
 
+static int part_takes(struct lv_part *part, const struct lv_snapshot *now)
+{
+	const uint32_t slots = lv_part_regions(part);
+	const uint32_t count = merges(part) ? lv_mem_merge(now, NULL, 0) : now->count;
+
+	if (count > slots)
+		return lv_fail(&part->dev->err, -ENOSPC, LIBVHOST_EK_NO_SLOT, "commit: %u regions, %s has %u slots",
+			       count, part->t->peer, slots);
+	for (uint32_t i = 0; i < now->count; i++)
+		if (now->maps[i].fd < 0 && part->caps.flags & LIBVHOST_TRANSPORT_NEEDS_FD)
+			return lv_fail(&part->dev->err, -ENOTSUP, LIBVHOST_EK_UNSUPPORTED,
+				       "commit: the region at %#llx has no descriptor, which %s needs",
+				       (unsigned long long)now->maps[i].gpa, part->t->peer);
+	return 0;
+}
+
 static int fits(struct libvhost_dev *dev, const struct lv_snapshot *now)
 {
-	uint32_t count = now->count;
 	int rc = 0;
 
-	if (merges(dev) && count > dev->rec->max_regions) {
-		int r = count_regions(now, &count);
-
-		if (r)
-			return r;
-	}
-	if (count > dev->rec->max_regions)
-		return lv_fail(&dev->err, -ENOSPC, LIBVHOST_EK_NO_SLOT, "commit: %u regions, the peer has %u slots",
-			       count, dev->rec->max_regions);
-	for (uint32_t i = 0; i < now->count; i++)
-		if (now->maps[i].fd < 0 && dev->parts[0].caps.flags & LIBVHOST_TRANSPORT_NEEDS_FD)
-			return lv_fail(&dev->err, -ENOTSUP, LIBVHOST_EK_UNSUPPORTED,
-				       "commit: the region at %#llx has no descriptor, which %s needs",
-				       (unsigned long long)now->maps[i].gpa, dev->parts[0].t->peer);
+	for (uint32_t i = 0; i < dev->num_parts && !rc; i++)
+		rc = part_takes(&dev->parts[i], now);
 	for (uint32_t i = 0; i < now->count && !rc; i++)
 		rc = addressable(dev, &now->maps[i]);
 	return rc;
@@ -148,7 +148,7 @@ static int memory_ended(struct libvhost_dev *dev, int r)
 		lv_dev_log_ended(dev);
 	if (!r)
 		adopt(dev);
-	else if (lv_part_gone(&dev->parts[0]))
+	else if (lv_dev_gone(dev))
 		lv_dev_disconnected(dev, r);
 	else
 		lv_dev_lost(dev, r);

@@ -170,7 +170,7 @@ void lv_add_config_probe(struct lv_compile *c)
 	struct libvhost_req *req;
 	void *out;
 
-	if (!rec->config_len || rec->config_len > LV_RECORD_CONFIG)
+	if (!rec->config_len || rec->config_len > LV_RECORD_CONFIG || !c->env->lead)
 		return;
 	out = lv_program_alloc(c->prog, rec->config_len);
 	req = lv_add(c, LIBVHOST_OP_GET_CONFIG);

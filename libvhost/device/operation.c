@@ -31,6 +31,14 @@ bool lv_part_gone(const struct lv_part *part)
 	return part->t && part->t->broken;
 }
 
+bool lv_dev_gone(const struct libvhost_dev *dev)
+{
+	for (uint32_t i = 0; i < dev->num_parts; i++)
+		if (lv_part_gone(&dev->parts[i]))
+			return true;
+	return false;
+}
+
 static struct lv_plan_env part_env(struct libvhost_dev *dev, struct lv_part *part)
 {
 	return (struct lv_plan_env){
@@ -42,7 +50,6 @@ static struct lv_plan_env part_env(struct libvhost_dev *dev, struct lv_part *par
 		.first = part->first,
 		.count = part->count,
 		.lead = part == &dev->parts[0],
-		.last = part == &dev->parts[dev->num_parts - 1],
 		.wanted_queues = part->count,
 		.dev_flags = dev->opts.flags,
 		.protocol_never = dev->opts.protocol_features,
@@ -74,20 +81,40 @@ static void note_sent(struct libvhost_dev *dev, struct lv_part *part)
 	}
 }
 
-static void part_failed(struct libvhost_dev *dev, struct lv_part *part, int r, bool by_transport)
+/* The part goes no further: what its last program found out. */
+static void part_halt(struct libvhost_dev *dev, struct lv_part *part)
+{
+	struct lv_plan_env env = part_env(dev, part);
+
+	part->active = false;
+	lv_part_enter(dev, part);
+	lv_plan_harvest(&part->plan, &env, &part->prog);
+	lv_part_leave(dev, part);
+}
+
+static int explain(struct libvhost_dev *dev, struct lv_part *part)
 {
 	struct lv_plan_env env = part_env(dev, part);
 	int shrunk;
 
-	part->active = false;
-	lv_plan_harvest(&part->plan, &env, &part->prog);
+	lv_fail_copy(&dev->err, &part->t->err);
+	lv_part_enter(dev, part);
+	shrunk = lv_plan_explain(&part->plan, &env, &part->prog, &dev->err);
+	lv_part_leave(dev, part);
+	return shrunk;
+}
+
+static void part_failed(struct libvhost_dev *dev, struct lv_part *part, int r, bool by_transport)
+{
+	int shrunk;
+
+	part_halt(dev, part);
 	if (dev->op.failed)
 		return;
 	dev->op.failed = r;
 	if (!by_transport || dev->op.undo)
 		return;
-	lv_fail_copy(&dev->err, &part->t->err);
-	shrunk = lv_plan_explain(&part->plan, &env, &part->prog, &dev->err);
+	shrunk = explain(dev, part);
 	if (shrunk)
 		dev->op.failed = shrunk;
 }
@@ -109,7 +136,9 @@ static void part_run(struct libvhost_dev *dev, struct lv_part *part)
 		struct lv_plan_env env = part_env(dev, part); /* the last program may have brought something */
 
 		/* an undo keeps the error that made it necessary */
+		lv_part_enter(dev, part);
 		r = lv_plan_next(&part->plan, &env, &part->prog, dev->op.undo ? NULL : &dev->err);
+		lv_part_leave(dev, part);
 		if (r < 0)
 			return part_failed(dev, part, r, false);
 		if (r == 0) {
@@ -143,6 +172,8 @@ static void part_step(struct libvhost_dev *dev, struct lv_part *part)
 	note_sent(dev, part);
 	if (r < 0)
 		part_failed(dev, part, r, true);
+	else if (dev->op.failed)
+		part_halt(dev, part);
 	else
 		part_run(dev, part);
 }
@@ -161,6 +192,8 @@ void lv_op_plan_part(struct libvhost_dev *dev, enum lv_plan_kind kind, uint32_t 
 
 void lv_op_plan(struct libvhost_dev *dev, enum lv_plan_kind kind)
 {
+	for (uint32_t i = 0; i < dev->num_parts; i++)
+		dev->parts[i].sent = (struct lv_sent){0};
 	for (uint32_t i = 0; i < dev->num_parts && !dev->op.failed; i++)
 		lv_op_plan_part(dev, kind, i);
 }
@@ -188,6 +221,13 @@ bool lv_op_running(const struct libvhost_dev *dev)
 	return false;
 }
 
+/* What became of a request is known once its answer is there: a refusal by one part does not cut the others off, whose
+ * connections would be lost for it. */
+static bool ends_at_once(const struct libvhost_dev *dev)
+{
+	return !lv_dev_fate_known(dev->op.failed) || lv_dev_gone(dev);
+}
+
 /* Lets the operation draw its conclusion once all plans ended or one failed. */
 int lv_op_settle(struct libvhost_dev *dev)
 {
@@ -203,10 +243,11 @@ int lv_op_settle(struct libvhost_dev *dev)
 				op->failed = r;
 			op->opening = false;
 		}
-		if (op->failed)
+		if (op->failed && ends_at_once(dev))
 			lv_op_abort(dev);
 		else if (lv_op_running(dev))
 			return 0;
+		lv_parts_combine(dev);
 		r = op->failed;
 		op->failed = 0;
 		if (!op->ended(dev, r))
@@ -216,7 +257,7 @@ int lv_op_settle(struct libvhost_dev *dev)
 
 int lv_op_step(struct libvhost_dev *dev)
 {
-	for (uint32_t i = 0; i < dev->num_parts && !dev->op.failed; i++)
+	for (uint32_t i = 0; i < dev->num_parts; i++)
 		if (dev->parts[i].active)
 			part_step(dev, &dev->parts[i]);
 	return lv_op_settle(dev);
@@ -237,6 +278,7 @@ void lv_op_begin(struct libvhost_dev *dev, bool async, uint64_t deadline,
 void lv_op_prepare(struct libvhost_dev *dev)
 {
 	memcpy(dev->op.work, dev->rec, dev->rec->bytes);
+	lv_parts_begin(dev);
 	lv_snapshot_put(dev->op.mem);
 	dev->op.mem = lv_mem_snapshot(dev->mem);
 	lv_log_put(dev->op.log);

@@ -58,8 +58,7 @@ struct lv_plan_env {
 	const struct lv_snapshot *peer_mem; /* what the peer has; NULL = nothing */
 	const struct lv_queue_fds *fds;	    /* by queue index of the device */
 	uint32_t first, count; /* queues of this part; ring index on the wire = queue - (kernel: first, user: 0) */
-	bool lead;	       /* this part speaks the device-wide requests */
-	bool last;	       /* last part: DRIVER_OK and the like */
+	bool lead;	       /* the part that is asked what only one answers */
 	uint32_t wanted_queues;
 	uint32_t dev_flags;	 /* LIBVHOST_DEV_* */
 	uint64_t protocol_never; /* protocol features not to acknowledge */
@@ -104,8 +103,9 @@ void lv_plan_harvest(struct lv_plan *plan, struct lv_plan_env *env, const struct
 int lv_plan_explain(const struct lv_plan *plan, const struct lv_plan_env *env, const struct lv_program *prog,
 		    struct lv_errslot *err);
 
-/* Why the peer that the record describes cannot write a dirty log, as a sentence about "it"; NULL = it can. */
-const char *lv_plan_log_blocker(const struct lv_record *rec, uint32_t dialect);
+/* Why a peer that offers these features and speaks this protocol cannot write a dirty log, as a sentence about "it";
+ * NULL = it can. */
+const char *lv_plan_log_blocker(uint64_t offered, uint64_t protocol, uint32_t dialect);
 
 /* Ring address as the peer wants it (cookie, HVA, IOVA, GPA). 0 or -EFAULT when not mapped. */
 int lv_plan_ring_addr(const struct lv_plan_env *env, uint64_t gpa, uint64_t len, uint64_t *addr);

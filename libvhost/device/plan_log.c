@@ -8,15 +8,13 @@
 
 #include <errno.h>
 
-const char *lv_plan_log_blocker(const struct lv_record *rec, uint32_t dialect)
+const char *lv_plan_log_blocker(uint64_t offered, uint64_t protocol, uint32_t dialect)
 {
-	if (!(rec->flags & LV_RF_NEGOTIATED))
-		return "it has not negotiated with its peer yet";
 	if (dialect == LIBVHOST_DIALECT_VDPA)
 		return "a vDPA device does not tell which pages it writes";
-	if (!(rec->offered[0] & LV_BIT(LV_F_LOG_ALL)))
+	if (!(offered & LV_BIT(LV_F_LOG_ALL)))
 		return "its peer does not offer a dirty log (feature bit 26, VHOST_F_LOG_ALL)";
-	if (dialect == LIBVHOST_DIALECT_USER && !(rec->protocol_acked & LV_BIT(LIBVHOST_PROTOCOL_F_LOG_SHMFD)))
+	if (dialect == LIBVHOST_DIALECT_USER && !(protocol & LV_BIT(LIBVHOST_PROTOCOL_F_LOG_SHMFD)))
 		return "its back-end takes no dirty log (protocol feature LOG_SHMFD), or the device was made not to "
 		       "use "
 		       "it";
@@ -32,7 +30,7 @@ int lv_log_begin(struct lv_compile *c)
 	rec->log_bytes = 0;
 	if (!c->env->log)
 		return 0;
-	why = lv_plan_log_blocker(rec, c->plan->dialect);
+	why = lv_plan_log_blocker(rec->offered[0], rec->protocol_acked, c->plan->dialect);
 	if (why)
 		return lv_fail(c->err, -ENOTSUP, LIBVHOST_EK_UNSUPPORTED,
 			       "%s: the guest's memory is logged, but this device cannot: %s; end the migration first",

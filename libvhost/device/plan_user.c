@@ -173,7 +173,7 @@ static int add_rings(struct lv_compile *c)
  * there. */
 static int add_setup(struct lv_compile *c, const struct lv_snapshot *peer)
 {
-	bool status = speaks(c, LIBVHOST_PROTOCOL_F_STATUS) && c->env->lead;
+	bool status = speaks(c, LIBVHOST_PROTOCOL_F_STATUS);
 	int ret = lv_log_begin(c);
 
 	if (ret)
@@ -199,7 +199,7 @@ static int add_setup(struct lv_compile *c, const struct lv_snapshot *peer)
 static void add_go(struct lv_compile *c)
 {
 	lv_add_run(c);
-	if (speaks(c, LIBVHOST_PROTOCOL_F_STATUS) && c->env->last)
+	if (speaks(c, LIBVHOST_PROTOCOL_F_STATUS))
 		lv_add_u64(c, LIBVHOST_OP_SET_STATUS, LV_STATUS_LIVE);
 }
 
@@ -281,7 +281,7 @@ static void add_stop(struct lv_compile *c)
 {
 	lv_add_disable(c);
 	lv_add_get_bases(c);
-	if (speaks(c, LIBVHOST_PROTOCOL_F_STATUS) && c->env->last && c->env->rec->status)
+	if (speaks(c, LIBVHOST_PROTOCOL_F_STATUS) && c->env->rec->status)
 		lv_add_u64(c, LIBVHOST_OP_SET_STATUS, 0);
 }
 
@@ -301,7 +301,7 @@ static int reset_plan(struct lv_compile *c)
 	if (c->plan->step == 0) {
 		lv_next_program(c, 1);
 		add_stop(c);
-		if (speaks(c, LIBVHOST_PROTOCOL_F_RESET_DEVICE) && c->env->lead)
+		if (speaks(c, LIBVHOST_PROTOCOL_F_RESET_DEVICE))
 			lv_add(c, LIBVHOST_OP_RESET_DEVICE);
 		if (c->prog->count)
 			return 1;

@@ -131,12 +131,17 @@ static int make_fds(struct libvhost_dev *dev, uint32_t index, const struct libvh
 
 static int check_in_band(struct libvhost_dev *dev, uint32_t index, const struct libvhost_queue *queue)
 {
+	const struct lv_part *part;
+	uint64_t protocol;
+
 	if (!(queue->flags & LIBVHOST_QUEUE_IN_BAND))
 		return 0;
 	if ((queue->flags & LIBVHOST_QUEUE_HAS_KICK && queue->kick_fd >= 0) || queue->flags & LIBVHOST_QUEUE_HAS_ERR)
 		return lv_fail(&dev->err, -EINVAL, LIBVHOST_EK_ARGUMENT,
 			       "queue %u: IN_BAND and a kick or error descriptor: give one or the other", index);
-	if (!(dev->rec->protocol_acked & 1ull << LIBVHOST_PROTOCOL_F_INBAND_NOTIFICATIONS))
+	part = lv_dev_part_of(dev, index);
+	protocol = part ? lv_part_protocol(part) : dev->rec->protocol_acked;
+	if (!(protocol & 1ull << LIBVHOST_PROTOCOL_F_INBAND_NOTIFICATIONS))
 		return lv_fail(&dev->err, -EINVAL, LIBVHOST_EK_UNSUPPORTED,
 			       "queue %u: IN_BAND: the peer does not take notifications as messages", index);
 	return 0;

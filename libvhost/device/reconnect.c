@@ -72,8 +72,12 @@ static int open_parts(struct libvhost_dev *dev)
 
 static int too_late(struct libvhost_dev *dev)
 {
+	uint32_t missing = 0;
+
+	while (missing + 1 < dev->num_parts && dev->parts[missing].open)
+		missing++;
 	return lv_fail(&dev->err, -ETIMEDOUT, LIBVHOST_EK_TIMEOUT,
-		       "%s: the peer did not appear in time; is the back-end running?", dev->parts[0].t->peer);
+		       "%s: the peer did not appear in time; is the back-end running?", dev->parts[missing].t->peer);
 }
 
 static int begin_replay(struct libvhost_dev *dev)

@@ -20,6 +20,7 @@ void lv_dev_adopt(struct libvhost_dev *dev)
 	old = dev->rec;
 	dev->rec = dev->op.work;
 	dev->op.work = old;
+	lv_parts_adopt(dev);
 	lv_inflight_adopt(dev);
 	pthread_mutex_unlock(&dev->lock);
 }

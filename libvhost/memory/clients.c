@@ -21,7 +21,7 @@ int lv_mem_attach(struct libvhost_mem *mem, const struct lv_mem_client_ops *ops,
 		return lv_fail_sys(&mem->err, ENOMEM, "attaching a device to guest memory: no memory");
 	node->ops = ops;
 	node->client = client;
-	node->limit = LIBVHOST_MAX_REGIONS;
+	node->regions = node->merged = LIBVHOST_MAX_REGIONS;
 	lv_mem_ref(mem);
 	pthread_mutex_lock(&mem->lock);
 	while (mem->committing)
@@ -49,11 +49,11 @@ void lv_mem_detach(struct libvhost_mem *mem, struct lv_mem_client *node)
 	libvhost_mem_free(mem);
 }
 
-void lv_mem_client_limit(struct lv_mem_client *node, uint32_t max_regions, bool merges)
+void lv_mem_client_limits(struct lv_mem_client *node, uint32_t regions, uint32_t merged)
 {
 	pthread_mutex_lock(&node->mem->lock);
-	node->limit = max_regions;
-	node->merges = merges;
+	node->regions = regions;
+	node->merged = merged;
 	pthread_mutex_unlock(&node->mem->lock);
 }
 
@@ -67,10 +67,10 @@ int libvhost_has_free_slot(struct libvhost_mem *mem)
 	pthread_mutex_lock(&mem->lock);
 	fits = mem->count < LIBVHOST_MAX_REGIONS;
 	for (const struct lv_mem_client *c = mem->clients; c; c = c->next) {
-		if (c->merges && merged == LIBVHOST_MAX_REGIONS)
+		if (c->merged < LIBVHOST_MAX_REGIONS && merged == LIBVHOST_MAX_REGIONS)
 			merged = lv_maps_merge(mem->next ? mem->next : atomic_load(&mem->current)->maps, mem->count,
 					       NULL, 0);
-		if ((c->merges ? merged : mem->count) >= c->limit)
+		if (mem->count >= c->regions || (c->merged < LIBVHOST_MAX_REGIONS && merged >= c->merged))
 			fits = false;
 	}
 	pthread_mutex_unlock(&mem->lock);

@@ -125,9 +125,9 @@ void lv_mem_detach(struct libvhost_mem *mem, struct lv_mem_client *node);
 struct libvhost_mem *lv_mem_ref(struct libvhost_mem *mem);
 /* LIBVHOST_MEM_REQUIRE_SEALS: nothing that a peer can cut off is mapped. */
 bool lv_mem_wants_seals(const struct libvhost_mem *mem);
-/* Limit of a client's table, for libvhost_has_free_slot(), and whether it is one of merged regions;
- * LIBVHOST_MAX_REGIONS until set. */
-void lv_mem_client_limit(struct lv_mem_client *node, uint32_t max_regions, bool merges);
+/* How many regions a client takes, for libvhost_has_free_slot(): as they are, and merged. LIBVHOST_MAX_REGIONS until
+ * set. */
+void lv_mem_client_limits(struct lv_mem_client *node, uint32_t regions, uint32_t merged);
 
 /*
  * Device side: adds a region as a front-end described it (user_addr kept as given for lookup, file mapped here, bounds

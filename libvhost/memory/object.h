@@ -13,8 +13,7 @@ struct lv_mem_client {
 	struct lv_mem_client *next;
 	const struct lv_mem_client_ops *ops;
 	void *client;
-	uint32_t limit; /* under the lock */
-	bool merges;	/* its table holds merged regions; under the lock */
+	uint32_t regions, merged; /* as many fit, as they are and merged; under the lock */
 	/* The rest is the running commit's. */
 	int result;		  /* 0 = still waiting */
 	uint32_t poll_at, npolls; /* its share of the commit's pollfds */

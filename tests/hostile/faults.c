@@ -202,6 +202,7 @@ static const struct shape shapes[] = {
 	{.name = "thawed with log and one by one", .queues = 64, .thawed = true, .log = true, .singly = true},
 	{.name = "reconnected", .queues = 64, .reconnected = true},
 	{.name = "by an event loop", .queues = 64, .async = true},
+	{.name = "two parts", .queues = 64, .two = true, .log = true, .protocol = PUPPET_PF(STATUS)},
 };
 
 static void add_second(struct upgrade *u, struct wirerig *second)
@@ -223,10 +224,7 @@ static void run_shape(struct upgrade *u, struct wirerig *second, const struct sh
 	u->w.r.opts.ack_policy = s->policy;
 	u->w.p.features |= 1ull << 26;
 	u->w.p.protocol_features |= s->protocol;
-	if (s->two) {
-		u->w.r.opts.protocol_features = PUPPET_PF(INBAND_NOTIFICATIONS) | PUPPET_PF(SHMEM_MAP);
-		u->w.p.num_queues = s->queues / 2;
-	}
+	u->w.r.opts.part_queues = s->two ? s->queues / 2 : 0;
 	wirerig_listen(&u->w);
 	CHECK_EQ(devrig_open(&u->w.r), 0);
 	if (s->two)

@@ -11,12 +11,13 @@
 
 void fake_arm(struct fake *f)
 {
-	f->nseen = f->ordinal = f->zero_fds = 0;
+	f->nseen = f->ordinal = f->zero_fds = f->logged_rings = 0;
 }
 
 void fake_init(struct fake *f)
 {
 	memset(f, 0, sizeof(*f));
+	strcpy(f->name, "fake:peer");
 	f->features = FAKE_FEATURES;
 	f->protocol = PF(MQ) | PF(REPLY_ACK) | PF(CONFIG) | PF(CONFIGURE_MEM_SLOTS) | PF(RESET_DEVICE);
 	f->queues = LIBVHOST_MAX_QUEUES;
@@ -85,7 +86,7 @@ static int fake_query(void *self, struct libvhost_transport_caps *caps)
 	caps->max_regions = f->max_regions;
 	caps->max_queues = f->max_queues;
 	memset(caps->ops, 0xff, sizeof(caps->ops));
-	snprintf(caps->peer, sizeof(caps->peer), "fake:peer");
+	snprintf(caps->peer, sizeof(caps->peer), "%s", f->name);
 	return 0;
 }
 
@@ -150,6 +151,18 @@ static void answer(struct fake *f, struct libvhost_req *req)
 		break;
 	case LIBVHOST_OP_VDPA_GET_IOVA_RANGE:
 		req->result[1] = f->iova_last;
+		break;
+	case LIBVHOST_OP_SET_FEATURES:
+		f->acked = req->arg.u64;
+		break;
+	case LIBVHOST_OP_SET_LOG_BASE:
+		f->log_bytes = req->arg.log.size;
+		break;
+	case LIBVHOST_OP_SET_VRING_ADDR:
+		f->logged_rings += req->arg.addr.flags & 1;
+		break;
+	case LIBVHOST_OP_SET_MEM_TABLE:
+		f->table = req->arg.table.count;
 		break;
 	case LIBVHOST_OP_SET_VRING_BASE:
 		f->told_base[req->index] = (uint32_t)req->arg.num;

@@ -18,6 +18,7 @@ enum { FAKE_REGION_FILE, FAKE_REGION_SHORT, FAKE_REGION_READONLY, FAKE_REGION_EV
 
 struct fake {
 	/* behaviour */
+	char name[32];
 	uint64_t features, protocol, iova_last, status;
 	uint32_t queues, slots, max_queues, max_regions, dialect;
 	bool slow, away, dies;		    /* waits; not there; hangs up whatever is sent */
@@ -31,6 +32,8 @@ struct fake {
 	/* record */
 	uint32_t seen[FAKE_SEEN], index[FAKE_SEEN];
 	uint32_t told_base[LIBVHOST_MAX_QUEUES];
+	uint64_t acked, log_bytes;
+	uint32_t logged_rings, table; /* addresses with the log flag; regions of the last table */
 	uint32_t nseen, ordinal, zero_fds, tries, opens, closes;
 	struct libvhost_req_inflight inflight; /* as handed over last */
 	int inflight_fd;		       /* a duplicate of it, -1 = none */

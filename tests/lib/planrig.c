@@ -36,7 +36,6 @@ struct planrig *planrig_new(uint32_t dialect, uint32_t virtio_id, uint32_t num_q
 		.fds = rig->fds,
 		.count = num_queues,
 		.lead = true,
-		.last = true,
 		.wanted_queues = num_queues,
 		.inflight_fd = -1,
 	};

@@ -233,8 +233,8 @@ TEST(memory, free_slot_is_the_smallest_table)
 	attach(&g, &a);
 	attach(&g, &b);
 	CHECK_EQ(libvhost_has_free_slot(g.mem), 1);
-	lv_mem_client_limit(a.node, 8, false);
-	lv_mem_client_limit(b.node, 2, false);
+	lv_mem_client_limits(a.node, 8, LIBVHOST_MAX_REGIONS);
+	lv_mem_client_limits(b.node, 2, LIBVHOST_MAX_REGIONS);
 	CHECK_EQ(libvhost_mem_begin(g.mem), 0);
 	CHECK_EQ(libvhost_mem_alloc(g.mem, 0, PAGE), 0);
 	CHECK_EQ(libvhost_has_free_slot(g.mem), 1);
@@ -256,7 +256,7 @@ TEST(memory, free_slot_counts_merged_regions_where_they_are_merged)
 	int fd = memfd(4 * PAGE, 0);
 
 	attach(&g, &a);
-	lv_mem_client_limit(a.node, 2, true);
+	lv_mem_client_limits(a.node, LIBVHOST_MAX_REGIONS, 2);
 	CHECK_EQ(libvhost_mem_begin(g.mem), 0);
 	for (unsigned i = 0; i < 4; i++) {
 		struct libvhost_region r = region(fd, i * PAGE, PAGE, i * PAGE);
@@ -267,9 +267,9 @@ TEST(memory, free_slot_counts_merged_regions_where_they_are_merged)
 	CHECK_EQ(libvhost_mem_commit(g.mem, 0, NULL), 0);
 	CHECK_EQ(libvhost_has_free_slot(g.mem), 1);
 	attach(&g, &b);
-	lv_mem_client_limit(b.node, 4, false);
+	lv_mem_client_limits(b.node, 4, LIBVHOST_MAX_REGIONS);
 	CHECK_EQ(libvhost_has_free_slot(g.mem), 0); /* the other device has slots, and all are taken */
-	lv_mem_client_limit(b.node, 5, false);
+	lv_mem_client_limits(b.node, 5, LIBVHOST_MAX_REGIONS);
 	CHECK_EQ(libvhost_mem_begin(g.mem), 0);
 	CHECK_EQ(libvhost_mem_alloc(g.mem, 1 << 20, PAGE), 0);
 	CHECK_EQ(libvhost_has_free_slot(g.mem), 0); /* two of two, and five of five */

@@ -84,7 +84,7 @@ TEST(plan_start, vdpa_cannot_log)
 	rig->features[0] = MODERN | LV_BIT(LV_F_LOG_ALL) | LV_BIT(LV_F_ACCESS_PLATFORM);
 	planrig_connect(rig);
 	planrig_queue(rig, 0, 0);
-	CHECK_HAS(lv_plan_log_blocker(rig->rec, LIBVHOST_DIALECT_VDPA), "vDPA");
+	CHECK_HAS(lv_plan_log_blocker(rig->rec->offered[0], rig->rec->protocol_acked, LIBVHOST_DIALECT_VDPA), "vDPA");
 	rig->env.log = &log;
 	CHECK_EQ(planrig_run(rig, LV_PLAN_START), -ENOTSUP);
 	planrig_free(rig);
