@@ -34,6 +34,7 @@ int libvhost_ctx_new(const struct libvhost_ctx_opts *opts, struct libvhost_ctx *
 	atomic_init(&ctx->refs, 1);
 	lv_errslot_init(&ctx->err);
 	lv_objects_init(&ctx->objects);
+	lv_folders_init(&ctx->folders);
 	*ret = ctx;
 	return 0;
 }
@@ -48,6 +49,7 @@ void libvhost_ctx_free(struct libvhost_ctx *ctx)
 {
 	if (!ctx || atomic_fetch_sub(&ctx->refs, 1) != 1)
 		return;
+	lv_folders_destroy(&ctx->folders);
 	lv_objects_destroy(&ctx->objects);
 	lv_errslot_destroy(&ctx->err);
 	free(ctx);

@@ -6,6 +6,7 @@
 #include <vhost/ctx.h>
 #include "core/clock.h"
 #include "core/error.h"
+#include "core/folders.h"
 #include "core/objects.h"
 
 struct libvhost_ctx {
@@ -13,6 +14,7 @@ struct libvhost_ctx {
 	struct libvhost_ctx_opts opts; /* read-only after creation */
 	struct lv_errslot err;
 	struct lv_objects objects;
+	struct lv_folders folders;
 	uint64_t (*clock)(void *arg); /* NULL = CLOCK_MONOTONIC */
 	void *clock_arg;
 };

@@ -141,6 +141,7 @@ void lv_dev_unwatch(struct libvhost_dev *dev, int fd)
 			continue;
 		watch(dev, EPOLL_CTL_DEL, fd, 0);
 		dev->armed[i] = dev->armed[--dev->num_armed];
+		dev->armed_stale = true; /* two parts may wait for it, and the other one still does */
 		return;
 	}
 }

@@ -211,7 +211,7 @@ static uint32_t user_pollfds(void *self, struct libvhost_pollfd *fds, uint32_t c
 	uint32_t n = 0;
 
 	if (u->sock < 0) {
-		const int fd = lv_user_watch_polls(u) ? u->watch.fd : u->listener;
+		const int watch = lv_user_watch_fd(u), fd = watch >= 0 ? watch : u->listener;
 
 		if (fd >= 0 && n < cap)
 			fds[n++] = (struct libvhost_pollfd){fd, POLLIN};
@@ -347,7 +347,7 @@ static int cannot_connect(struct lv_user *u, int code, bool waited)
 /* How long at most until the next attempt, when nothing says that it is worth while. */
 static uint64_t longest_pause(const struct lv_user *u, int rc, uint64_t last)
 {
-	if (u->listens || (u->watch.fd >= 0 && rc != -EWOULDBLOCK))
+	if (u->listens || (u->watch.folder.fd >= 0 && rc != -EWOULDBLOCK))
 		return WATCHED_PAUSE_NS;
 	if (!last)
 		return RETRY_FIRST_NS;

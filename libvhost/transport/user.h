@@ -72,10 +72,8 @@ struct lv_user_file {
 
 /* Waiting for a socket to appear: see user_watch.c. */
 struct lv_user_watch {
-	int fd;	      /* inotify on the socket's folder, -1 = not waiting, or not possible */
-	bool refused; /* not possible, as far as the last attempt knows */
-	bool quiet;   /* nothing had happened when it was last read */
-	uint64_t looked;
+	struct lv_folder_wait folder;		  /* fd -1 = not waiting, or not possible */
+	bool refused;				  /* not possible, as far as the last attempt knows */
 	struct lv_user_file now, tried;		  /* at the attempt under way, at the last one */
 	uint64_t quick_at, quick_until, quick_ns; /* for a socket that does not listen yet */
 };
@@ -119,8 +117,9 @@ void lv_user_watch_reached(struct lv_user *u);
 void lv_user_watch_missed(struct lv_user *u, int rc);
 /* Whether it is worth trying again at once. */
 bool lv_user_watch_news(struct lv_user *u);
-/* Whether watch.fd belongs into a wait at present; if not, t->look_at says when it will. */
-bool lv_user_watch_polls(const struct lv_user *u);
+/* What belongs into a wait at present, -1 = nothing; t->look_at says when it will. Another connection may read for this
+ * one: then it is t->cancel_fd that becomes ready. */
+int lv_user_watch_fd(const struct lv_user *u);
 /* Blocks until there may be news, and no longer than until. */
 void lv_user_watch_wait(struct lv_user *u, uint64_t until);
 

@@ -180,19 +180,19 @@ TEST(hostile_reconnect, commits_go_on_while_another_thread_dispatches)
 /* ---- a herd ---- */
 
 #define HERD	100u
-#define NOTICED 16u /* of the herd: have inotify, of which a user has 128 for all that runs at the same time */
+#define NOTICED 16u /* of the herd: may watch the folder */
 #define SLOTS	50u /* of the histograms */
 #define SPREAD	500u
 
-static atomic_int inotifies = INT_MAX; /* how many more there may be */
+static atomic_int watches = INT_MAX; /* how many more there may be */
 
 /* Instead of the C library's. */
-int inotify_init1(int flags)
+int inotify_add_watch(int fd, const char *path, uint32_t mask)
 {
-	if (atomic_fetch_sub(&inotifies, 1) > 0)
-		return (int)syscall(SYS_inotify_init1, flags);
-	atomic_fetch_add(&inotifies, 1);
-	errno = EMFILE;
+	if (atomic_fetch_sub(&watches, 1) > 0)
+		return (int)syscall(SYS_inotify_add_watch, fd, path, mask);
+	atomic_fetch_add(&watches, 1);
+	errno = ENOSPC;
 	return -1;
 }
 
@@ -336,7 +336,7 @@ static void show(const struct stable *s, const struct herd *h)
 
 /*
  * One back-end process restarts: each of its hundred front-ends is served again, and they do not come all at once.
- * Some notice the new socket; the others, which got no inotify, find it when they look.
+ * Some notice the new socket; the others, which got no watch, find it when they look.
  */
 TEST(hostile_reconnect, a_hundred_devices_of_one_back_end_come_back_spread)
 {
@@ -354,7 +354,7 @@ TEST(hostile_reconnect, a_hundred_devices_of_one_back_end_come_back_spread)
 	snprintf(uri, sizeof(uri), "user:%s", s->path);
 	stable_open(s);
 	herd_start(h, &r, uri, 100);
-	atomic_store(&inotifies, NOTICED);
+	atomic_store(&watches, NOTICED);
 	stable_close(s);
 	for (end = now_ms() + 700; now_ms() < end;)
 		herd_serve(h, 20);
@@ -369,7 +369,7 @@ TEST(hostile_reconnect, a_hundred_devices_of_one_back_end_come_back_spread)
 	show(s, h);
 	CHECK(h->noticed || longest > SPREAD / 5); /* on a machine that busy the pauses may all have ended first */
 	CHECK_EQ(h->back, HERD);
-	CHECK_EQ(atomic_exchange(&inotifies, INT_MAX), 0);
+	CHECK_EQ(atomic_exchange(&watches, INT_MAX), 0);
 	for (uint32_t i = 0; i < HERD; i++) {
 		struct libvhost_dev_info info = {.size = sizeof(info)};
 
