@@ -226,13 +226,14 @@ struct attack {
 	atomic_int done;
 };
 
-static void attack(struct libvhost_call *call)
+static void attack(struct libvhost_call *call, struct libvhost_vq *vq)
 {
 	struct attack *a = call->arg;
 	struct lv_uring *ring = &a->w->io.ring;
 	const struct libvhost_io flush = {.op = LIBVHOST_IO_FLUSH};
 	struct io_uring_sqe *sqe = &ring->sqes[*ring->sq_tail & ring->sq_mask];
 
+	(void)vq;
 	lv_uring_prepare(ring, &flush);
 	*sqe = (struct io_uring_sqe){
 		.opcode = a->opcode,
