@@ -14,6 +14,11 @@ check 'pkg-config knows the version' test "$(pkg-config --modversion libvhost)" 
 check_fails 'a dynamic link names no library of ours' sh -c 'pkg-config --libs libvhost | grep -E "seccomp|cap-ng"'
 check 'a static link names them' sh -c 'pkg-config --static --libs libvhost | grep seccomp | grep -q cap-ng'
 
+page=$root/share/man/man7/libvhost-sandbox.7
+check 'the manual page and what it refers to are installed' test -s "$page" -a -s "$root/share/doc/libvhost/sandbox.md"
+MANWIDTH=100 man --warnings -l "$page" >"$work/page" 2>"$work/warnings"
+check 'man formats it and warns of nothing' sh -c '[ ! -s "$1" ] && grep -q "process mode is the boundary" "$2"' page "$work/warnings" "$work/page"
+
 readelf -d "$(readlink -f "$library")" >"$work/dynamic"
 check 'SONAME is libvhost.so.0' grep -q 'SONAME.*\[libvhost.so.0\]' "$work/dynamic"
 check "the file is libvhost.so.$version" test "$(basename "$(readlink -f "$library")")" = "libvhost.so.$version"
