@@ -86,7 +86,7 @@ struct libvhost_backend {
 	uint64_t features, protocol_features; /* offered */
 	uint8_t config[LV_BACKEND_CONFIG];
 	struct libvhost_worker **workers;
-	int watched[LIBVHOST_MAX_QUEUES]; /* of libvhost_backend_watch_fd(), -1 = none */
+	int watched[LIBVHOST_MAX_QUEUES];	/* of libvhost_backend_watch_fd(), -1 = none */
 	uint8_t worker_of[LIBVHOST_MAX_QUEUES]; /* of each queue */
 	struct lv_session session;
 	struct lv_conn conn;

@@ -182,9 +182,9 @@ static void note(struct libvhost_worker *w, uint32_t data)
 	} else if (data == LV_LOOP_RING) {
 		return;
 	} else if (data >= LV_LOOP_WATCH(0)) {
-		l->ready |= l->active & 1ull << (data - LV_LOOP_WATCH(0));
+		l->ready |= l->active & 1ull << (data - LV_LOOP_WATCH(0)) % LV_WORKER_QUEUES;
 	} else if (data >= LV_LOOP_FD(0)) {
-		l->fds_ready |= l->fds_active & 1u << (data - LV_LOOP_FD(0));
+		l->fds_ready |= l->fds_active & 1u << (data - LV_LOOP_FD(0)) % LV_WORKER_FDS;
 	} else if (l->active & 1ull << data) { /* else: an event of a queue that has just been removed */
 		lv_eventfd_drain(l->slots[data].kick_fd);
 		l->ready |= 1ull << data;

@@ -46,6 +46,9 @@ done
 check 'what the guest wrote is on the screen' sh -c '[ "$(wc -l <"$1")" = 2 ] && grep -q "^said: typed" "$1"' sh "$work/screen"
 
 check_fails 'a card without a wire is refused' "$vhostctl" serve net --socket "$work/x.sock"
+for mac in '' 52:54 52:54:00:12:34:5 53:54:00:12:34:56 52:54:00:12:34:56:78 52-54-00-12-34-56; do
+	check_fails "the hardware address '$mac' is refused" "$vhostctl" serve net --socket "$work/x.sock" --fd 1 --mac "$mac"
+done
 check_fails 'a wire that is not open is refused' "$vhostctl" serve net --socket "$work/x.sock" --fd 99
 check_fails 'a wire that cannot be waited for is refused' sh -c '"$1" serve net --socket "$2" --fd 7 7<"$1"' sh \
 	"$vhostctl" "$work/x.sock"

@@ -49,11 +49,23 @@ static struct net {
 	struct net_config config;
 } net;
 
+/* Six pairs of digits; the first bit on the wire says "a group", which a card is not. */
+static bool parse_mac(const char *text, uint8_t mac[6])
+{
+	char *end = NULL;
+
+	for (int i = 0; i < 6; i++, text = end + 1) {
+		const unsigned long byte = strtoul(text, &end, 16);
+
+		if (end != text + 2 || *end != (i < 5 ? ':' : 0))
+			return false;
+		mac[i] = (uint8_t)byte;
+	}
+	return !(mac[0] & 1);
+}
+
 static error_t parse(int key, char *arg, struct argp_state *state)
 {
-	uint8_t *m = net.config.mac;
-	char end;
-
 	switch (key) {
 	case OPT_TAP:
 		net.tap = arg;
@@ -62,9 +74,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		net.fds = arg;
 		return 0;
 	case OPT_MAC:
-		if (sscanf(arg, "%2hhx:%2hhx:%2hhx:%2hhx:%2hhx:%2hhx%c", m, m + 1, m + 2, m + 3, m + 4, m + 5, &end) !=
-			    6 ||
-		    m[0] & 1)
+		if (!parse_mac(arg, net.config.mac))
 			argp_error(state, "--mac: '%s' is not the address of one station", arg);
 		return 0;
 	default:
