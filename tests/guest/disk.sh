@@ -22,21 +22,39 @@ files() {
 	check "$1: mkfs, mount" in_guest '/sbin/mke2fs -q -t ext4 /dev/vda && mount /dev/vda /mnt'
 	check "$1: 8 MiB written and synced" in_guest 'dd if=/dev/urandom of=/mnt/a bs=64k count=128 conv=fsync && sha256sum </mnt/a >/tmp/sum'
 	check "$1: the same after unmount and mount" in_guest 'umount /mnt && mount /dev/vda /mnt && sha256sum </mnt/a | cmp - /tmp/sum'
+	check "$1: the same after its driver left and came back" \
+		in_guest 'umount /mnt && cd /sys/bus/virtio/drivers/virtio_blk && d=$(echo virtio*) && echo $d >unbind && echo $d >bind && mount /dev/vda /mnt && sha256sum </mnt/a | cmp - /tmp/sum'
+}
+
+# caught NAME: stops the back-end while it works on requests, and adds how many to $marked
+caught() {
+	for _ in $(seq 200); do
+		kill -STOP "$serve_pid"
+		caught_now=$("$guest_files/marks.py" "$guest_pid" "$1" 2) || return
+		marked=$((marked + caught_now))
+		if [ "$caught_now" -gt 0 ]; then return 0; fi
+		kill -CONT "$serve_pid"
+		sleep 0.01
+	done
+	return 1
 }
 
 # kills NAME: the back-end dies again and again while a process on each queue writes, syncs and compares
 kills() {
-	in_guest "load start"
+	in_guest 'echo 16 >/sys/block/vda/queue/max_sectors_kb && load start'
 	kills_done=0
+	marked=0
 	while [ $kills_done -lt "$GUEST_KILLS" ]; do
+		kills_done=$((kills_done + 1))
+		check "$1: death $kills_done meets requests" caught "$1"
 		end_peer "$serve_pid"
 		sleep 0.2
 		serve_disk "$1"
-		kills_done=$((kills_done + 1))
 		check "$1: death $kills_done: both processes go on" in_guest "load goes-on"
 	done
 	check "$1: both end, no error anywhere" in_guest "load end"
 	tail -n 1 "$work/.out" | sed 's/^/# /'
+	echo "# $1: $kills_done deaths, $marked requests were in flight"
 	check "$1: what was written before is unharmed" in_guest 'echo 3 >/proc/sys/vm/drop_caches; sha256sum </mnt/a | cmp - /tmp/sum'
 }
 
