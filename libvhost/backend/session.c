@@ -262,17 +262,29 @@ static int name_refusal(struct lv_session *s, const struct libvhost_req *req, in
 		       lv_errno_name(-rc));
 }
 
+/*
+ * What was agreed decides which messages may come. QEMU enables the rings of a network card before it has set any
+ * features: until then what was offered counts.
+ */
+static int gate(const struct lv_session *s, uint32_t op)
+{
+	struct lv_user_session agreed = s->wire;
+	const char *why = NULL;
+
+	agreed.f30_acked |= agreed.f30_offered && !s->features_set;
+	return lv_user_gate(lv_op(op), &agreed, &why);
+}
+
 int lv_session_handle(struct lv_session *s, struct libvhost_req *req)
 {
 	const uint32_t errors = lv_errslot_count(&s->b->err);
-	const char *why = NULL;
 	int rc;
 
 	if (s->b->ops.on_request)
 		return lv_bridge_handle(s, req);
 	if (!lv_session_knows(req->op))
 		return -ENOSYS;
-	rc = lv_user_gate(lv_op(req->op), &s->wire, &why);
+	rc = gate(s, req->op);
 	if (rc == 0)
 		rc = handlers[req->op](s, req);
 	return rc < 0 && lv_errslot_count(&s->b->err) == errors ? name_refusal(s, req, rc) : rc;
