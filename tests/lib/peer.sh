@@ -26,11 +26,11 @@ complains() {
 	fi
 }
 
-# wait_for_socket PATH: until somebody listens there, at most 10 s
+# wait_for_socket PATH [PID]: until somebody listens there, at most 10 s; PID is one in the listener's network namespace
 wait_for_socket() {
 	for _ in $(seq 1000); do
 		# the flag says that it is past bind() and listens
-		if [ -S "$1" ] && grep -q " 00010000 .* $1\$" /proc/net/unix; then return 0; fi
+		if [ -S "$1" ] && grep -q " 00010000 .* $1\$" "/proc/${2-self}/net/unix"; then return 0; fi
 		sleep 0.01
 	done
 	echo "# nobody listens on $1" >&2
