@@ -74,9 +74,24 @@ serve() {
 }
 
 # testpmd VDEV-ARGUMENTS [OPTION…]: DPDK's net_vhost with 2 queue pairs, which sends every frame back on the pair it came
-# from. Commands go to descriptor 9. Sets $testpmd_pid. Memory without huge pages; frames that came before forwarding
-# began are kept.
+# from. Commands go to descriptor 9. Sets $testpmd_pid.
 testpmd() {
+	testpmd_vdev=$1
+	shift
+	testpmd_with "net_vhost0,queues=2,$testpmd_vdev" "$@"
+}
+
+# virtio_user SOCKET VDEV-ARGUMENTS [OPTION…]: DPDK's front-end with 2 queue pairs, which sends every frame back on the
+# pair it came from with its addresses swapped
+virtio_user() {
+	testpmd_vdev=$2
+	virtio_user_socket=$1
+	shift 2
+	testpmd_with "net_virtio_user0,path=$virtio_user_socket,queues=2$testpmd_vdev" --forward-mode=macswap "$@"
+}
+
+# testpmd_with VDEV [OPTION…]: memory without huge pages; frames that came before forwarding began are kept
+testpmd_with() {
 	testpmd_vdev=$1
 	shift
 	rm -f "$work/testpmd.in"
@@ -84,13 +99,13 @@ testpmd() {
 	exec 9<>"$work/testpmd.in"
 	: >"$work/testpmd.log"
 	RUNTIME_DIRECTORY=$work stdbuf -oL dpdk-testpmd --no-huge -m 256 --no-pci --lcores "0@0,1@0" --no-telemetry \
-		--log-level=lib.vhost.config:error --vdev "net_vhost0,queues=2,$testpmd_vdev" -- \
+		--log-level=lib.vhost.config:error --vdev "$testpmd_vdev" -- \
 		-i --auto-start --no-flush-rx --no-mlockall --nb-cores=1 --txq=2 --rxq=2 --total-num-mbufs=4096 "$@" \
 		<"$work/testpmd.in" >"$work/testpmd.log" 2>&1 9>&- &
 	testpmd_pid=$!
 	pids="$pids $testpmd_pid"
 	for _ in $(seq 1000); do
-		if grep -q 'io packet forwarding packets/burst' "$work/testpmd.log"; then return 0; fi
+		if grep -q ' packet forwarding packets/burst' "$work/testpmd.log"; then return 0; fi
 		if ! kill -0 "$testpmd_pid" 2>/dev/null; then break; fi
 		sleep 0.01
 	done

@@ -173,8 +173,8 @@ def doc():
             lines += [f"| {text} | `{test}` |" for text, test in peer["quirk"]]
         lines.append("")
     lines += ["## Messages", "", "✓ taken; *refused*: answered with an error, the device goes on; – not exchanged; bytes: how long the answer to "
-              "SET_LOG_BASE is. BACKEND_…: what the back-end asked us, and our answer. QEMU is a front-end: it asks, and our "
-              "back-end answers.", "",
+              "SET_LOG_BASE is. BACKEND_…: what the back-end asked us, and our answer. "
+              + ", ".join(p["name"] for p in peers.values() if "role" in p) + ": front-ends, which ask, and our back-end answers.", "",
               "| message |" + "".join(f" {p['name']} {p['version']} |" for p in peers.values()), "|---" * (len(peers) + 1) + "|"]
     cell = {"yes": "✓", "refused": "*refused*", "absent": "–"}
     for name in used:

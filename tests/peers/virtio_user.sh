@@ -1,0 +1,48 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+# DPDK's front-end, virtio_user, at our network card: numbered frames go in from the wire, the guest swaps their
+# addresses and sends them back; the wire and testpmd count.
+. "$top_srcdir/tests/lib/tap.sh"
+. "$top_srcdir/tests/lib/peer.sh"
+matrix=$top_srcdir/tests/peers/matrix.py
+frames=100000
+cd "$work" || exit 1
+
+# negotiated RECORD: bits 32 to 39 of what the front-end accepted, in hexadecimal: 1 VERSION_1, 4 packed, 8 in order
+negotiated() {
+	awk '/^< [0-9]+ 02000000..00000008000000$/ { getline; print substr($3, 9, 2) }' "$1"
+}
+# loop NAME FEATURE-BITS VDEV-ARGUMENTS SERVE-OPTION…
+loop() {
+	name=$1
+	bits=$2
+	vdev=$3
+	shift 3
+	rm -f go card.record
+	"$top_srcdir/tests/lib/traffic.py" go 2 $frames \
+		env LD_PRELOAD="$top_builddir/tests/peers/.libs/record_shim.so" RECORD_SHIM="$work/card.record" "$vhostctl" serve net --socket card.sock --fd @ --queues 4 "$@" \
+		>traffic.log 2>&1 &
+	traffic=$!
+	pids="$pids $traffic"
+	wait_for_socket card.sock && virtio_user card.sock "$vdev" || exit 1
+	touch go
+	if wait $traffic; then
+		ok "$name: $frames frames came back once, on their pair, unchanged but for swapped addresses"
+	else
+		not_ok "$name: $frames frames came back" traffic.log
+	fi
+	counts=$(testpmd_counts)
+	check "$name: testpmd received and sent $counts" test "$counts" = "$frames $frames"
+	sed -n 's/^sent/# sent/p' traffic.log
+	end_peer "$testpmd_pid"
+	check "$name: that is what was agreed on" test "$(negotiated card.record)" = "$bits"
+	cat card.record >>all.record
+}
+
+loop "split rings" 01 ,in_order=0
+loop "split rings, in order" 09 ,in_order=1 --workers 2
+loop "packed rings" 05 ,packed_vq=1,in_order=0
+loop "packed rings, in order" 0d ,packed_vq=1,in_order=1 --workers 2
+check "the table of peers is about this version" "$matrix" version virtio_user "$(dpkg-query -W -f '${Version}' dpdk-dev)"
+check "the messages of the table were exchanged, and no others" "$matrix" said virtio_user all.record
+tap_end
