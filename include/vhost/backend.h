@@ -60,6 +60,9 @@ struct libvhost_backend_opts {
 };
 
 #define LIBVHOST_BACKEND_REQUIRE_SEALS 0x1u /**< refuse guest memory that the front-end can still shrink */
+/** No workers, no ops.serve: the caller pops and pushes by itself between calls of dispatch, see
+ * libvhost_backend_queue(). ops may be NULL. Nothing is sandboxed then. */
+#define LIBVHOST_BACKEND_PULL 0x4u
 
 /** Makes the device; workers are started and sandboxed at once. @return 0; -EINVAL; -E2BIG; the errors of
  * libvhost_worker_new(); -ENOMEM. Since 0.1. */
@@ -85,12 +88,36 @@ LIBVHOST_API void libvhost_backend_free(struct libvhost_backend *backend);
  * waits. @return 0; -EADDRINUSE (someone listens there); -EACCES; -EINVAL (path); -EBUSY; -EMFILE. Since 0.1. */
 LIBVHOST_API int libvhost_backend_listen(struct libvhost_backend *backend, const char *path);
 
+/**
+ * Listens on a socket that is listening already: of a service manager (socket activation), or of the process that
+ * served before. Duplicated and made non-blocking, which all who share it see; its file stays when the back-end ends.
+ * @return 0; -EBADF; -ENOTSOCK (no listening unix stream socket); -EBUSY (it listens or connects already); -EMFILE;
+ * -ESHUTDOWN. Since 0.1.
+ */
+LIBVHOST_API int libvhost_backend_listen_fd(struct libvhost_backend *backend, int fd);
+
+/**
+ * Gives the listening socket to the caller, for a successor's libvhost_backend_listen_fd(). As long as somebody has it
+ * open no connect() fails: who comes waits until it is served again. The socket file stays, and so does the present
+ * connection; *fd is close-on-exec and the caller's to close.
+ * @return 0; -ENOENT (it does not listen); -EINVAL; -EBUSY. Since 0.1.
+ */
+LIBVHOST_API int libvhost_backend_release_listener(struct libvhost_backend *backend, int *fd);
+
+/**
+ * Client mode: connects to a front-end that listens at @p path, in dispatch, and again after each end of the
+ * connection. Failed attempts, and front-ends that hang up without a message, make the pause grow from 1 ms to 1 s;
+ * what fails can be read with libvhost_backend_error().
+ * @return 0; -EINVAL (path); -EBUSY (it listens or connects already); -ESHUTDOWN. Since 0.1.
+ */
+LIBVHOST_API int libvhost_backend_connect(struct libvhost_backend *backend, const char *path);
+
 /** Serves an already connected socket; duplicated. @return 0; -EBUSY (connected already); -ENOTSOCK; -EBADF; -EMFILE.
  * Since 0.1. */
 LIBVHOST_API int libvhost_backend_adopt(struct libvhost_backend *backend, int fd);
 
 /** A transport whose other end is this back-end, in the same process, without a socket. The transport must be freed
- * before the back-end. @return 0; -EBUSY; -ENOMEM. Since 0.1. */
+ * before the back-end. @return 0; -EBUSY; -ENOTSUP (LIBVHOST_BACKEND_PULL); -ENOMEM. Since 0.1. */
 LIBVHOST_API int libvhost_backend_inproc(struct libvhost_backend *backend, struct libvhost_transport **ret);
 
 /** One epoll-able descriptor, readable when dispatch has something to do. @return descriptor; -EMFILE. Since 0.1. */
@@ -98,6 +125,19 @@ LIBVHOST_API int libvhost_backend_fd(struct libvhost_backend *backend);
 
 /** Accepts, reads and answers control messages; waits up to @p timeout_ms. @return 0; -EBUSY. Since 0.1. */
 LIBVHOST_API int libvhost_backend_dispatch(struct libvhost_backend *backend, uint32_t timeout_ms);
+
+/**
+ * With LIBVHOST_BACKEND_PULL: a queue to serve, and the descriptor that its driver kicks (-1 = none, look at the ring).
+ * Call it whenever the descriptor is readable, which it empties, and after each dispatch; then pop, push and flush.
+ * Both are valid until the next call of dispatch, on the thread that calls it. A queue that is being stopped gives no
+ * new requests, but takes what was popped: dispatch goes on with the stop when all is pushed, or after timeout_ms. A
+ * front-end that just goes does not wait: requests that are kept over a dispatch are forgotten, and their memory is
+ * gone, as soon as this call returns another queue, or none.
+ * @return 0; -ENODATA (not started); -EBADMSG (broken); -EINVAL (no such queue, or made without PULL); -EBUSY (from a
+ * callback). Since 0.1.
+ */
+LIBVHOST_API int libvhost_backend_queue(struct libvhost_backend *backend, uint32_t queue, struct libvhost_vq **vq,
+					int *kick_fd);
 
 /** Takes one event. @return 1, 0; -EINVAL. Since 0.1. */
 LIBVHOST_API int libvhost_backend_next_event(struct libvhost_backend *backend, struct libvhost_event *event);

@@ -72,6 +72,7 @@ void lv_backend_reports(struct libvhost_backend *b)
 	struct lv_session *s = &b->session;
 	struct libvhost_event e;
 
+	lv_pull_reports(b);
 	for (uint32_t w = 0; w < b->opts.num_workers; w++)
 		while (libvhost_worker_next_event(b->workers[w], &e) == 1) {
 			if (e.queue == LIBVHOST_NONE) /* a descriptor of the host's */
@@ -84,10 +85,12 @@ void lv_backend_reports(struct libvhost_backend *b)
 
 static int check_opts(struct libvhost_ctx *ctx, const struct libvhost_backend_opts *o)
 {
-	if (o->flags & ~LIBVHOST_BACKEND_REQUIRE_SEALS || !o->num_queues || o->num_queues > LIBVHOST_MAX_QUEUES ||
+	if (o->flags & ~(LIBVHOST_BACKEND_REQUIRE_SEALS | LIBVHOST_BACKEND_PULL) || !o->num_queues ||
+	    o->num_queues > LIBVHOST_MAX_QUEUES ||
 	    (o->max_regions && (o->max_regions < 8 || o->max_regions > LIBVHOST_MAX_REGIONS)) ||
-	    o->timeout_ms > LV_TIMEOUT_MAX_MS || o->num_workers > MAX_WORKERS || !o->ops ||
-	    o->config_len > LV_BACKEND_CONFIG || (o->config_len && !o->config))
+	    o->timeout_ms > LV_TIMEOUT_MAX_MS || o->num_workers > MAX_WORKERS ||
+	    (!o->ops && !(o->flags & LIBVHOST_BACKEND_PULL)) || o->config_len > LV_BACKEND_CONFIG ||
+	    (o->config_len && !o->config))
 		return lv_fail(&ctx->err, -EINVAL, LIBVHOST_EK_ARGUMENT,
 			       "back-end: flags %#x, %u queues, %u regions, %u ms, %u workers, %u bytes of "
 			       "configuration: out of range, or ops missing",
@@ -105,11 +108,13 @@ static int take_opts(struct libvhost_backend *b, const struct libvhost_backend_o
 
 	if (rc == 0)
 		rc = check_opts(b->ctx, &b->opts);
-	if (rc == 0)
+	if (rc == 0 && b->opts.ops)
 		rc = LV_OPTS_READ(&b->ctx->err, &b->ops, b->opts.ops);
+	if (rc == 0 && lv_pulled(b))
+		rc = lv_pull_check(b, &b->opts);
 	if (rc < 0)
 		return rc;
-	if (!b->ops.serve && !b->ops.on_request)
+	if (!b->ops.serve && !b->ops.on_request && !lv_pulled(b))
 		return lv_fail(&b->ctx->err, -EINVAL, LIBVHOST_EK_ARGUMENT, "back-end: ops.serve is missing");
 	if (b->opts.config_len)
 		memcpy(b->config, b->opts.config, b->opts.config_len);
@@ -117,8 +122,8 @@ static int take_opts(struct libvhost_backend *b, const struct libvhost_backend_o
 	b->opts.config = NULL;
 	b->opts.max_regions = b->opts.max_regions ? b->opts.max_regions : DEFAULT_SLOTS;
 	b->opts.timeout_ms = b->opts.timeout_ms ? b->opts.timeout_ms : DEFAULT_MS;
-	if (b->ops.on_request)
-		b->opts.num_workers = 0; /* nothing to serve: a bridge only talks */
+	if (b->ops.on_request || lv_pulled(b))
+		b->opts.num_workers = 0; /* a bridge only talks */
 	else if (!b->opts.num_workers)
 		b->opts.num_workers = 1;
 	b->features = b->opts.features | LV_F_VERSION_1 | LV_F_LOG_ALL | F_PROTOCOL_FEATURES;

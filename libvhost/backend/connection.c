@@ -11,6 +11,7 @@
 #include "backend/device.h"
 
 #define MESSAGES_PER_TURN 64
+#define HELD_LOOK_NS	  500000u
 
 void lv_conn_init(struct lv_conn *c)
 {
@@ -31,7 +32,7 @@ int lv_conn_open(struct libvhost_backend *b, int sock)
 		return rc;
 	}
 	c->sock = sock;
-	c->in_since = c->out_since = c->out_off = 0;
+	c->in_since = c->out_since = c->held_since = c->out_off = 0;
 	c->out.len = 0;
 	return 0;
 }
@@ -144,6 +145,19 @@ static void answer(struct libvhost_backend *b, struct libvhost_req *req, const s
 	flush(b);
 }
 
+/* True = the message stays where it is until the next turn. */
+static bool hold(struct libvhost_backend *b, int rc)
+{
+	struct lv_conn *c = &b->conn;
+
+	if (rc != -EINPROGRESS)
+		c->held_since = 0;
+	else if (!c->held_since)
+		c->held_since = lv_now(b->ctx);
+	c->in_since = 0;
+	return c->held_since != 0;
+}
+
 static void handle(struct libvhost_backend *b, const struct lv_user_hdr *hdr)
 {
 	struct lv_conn *c = &b->conn;
@@ -161,13 +175,14 @@ static void handle(struct libvhost_backend *b, const struct lv_user_hdr *hdr)
 		rc = lv_session_handle(&b->session, &req);
 	else if (rc == -EPROTO)
 		close_for(b, rc, &req, why);
-	if (c->sock < 0)
+	if (c->sock < 0 || hold(b, rc))
 		return;
 	req.err = rc == -EBADMSG ? -EINVAL : rc;
 	c->in.start += LV_USER_HDR + hdr->size;
 	c->in.fds_dropped = 0;
 	lv_wire_drop_fds(&c->in);
 	c->in_since = 0;
+	lv_client_heard(b);
 	answer(b, &req, hdr, why);
 }
 
@@ -244,6 +259,8 @@ void lv_conn_turn(struct libvhost_backend *b)
 		if (want == 0) {
 			handle(b, &hdr);
 			i++;
+			if (c->held_since)
+				break;
 		}
 	}
 	if (c->sock >= 0)
@@ -255,5 +272,7 @@ uint64_t lv_conn_deadline(const struct libvhost_backend *b)
 	const struct lv_conn *c = &b->conn;
 	uint64_t since = c->out_since ? c->out_since : c->in_since;
 
+	if (c->sock >= 0 && c->held_since)
+		return lv_now(b->ctx) + HELD_LOOK_NS;
 	return c->sock >= 0 && since ? since + b->opts.timeout_ms * LV_NS_PER_MS : 0;
 }

@@ -27,7 +27,7 @@ struct lv_ring {
 	uint32_t index, num, base;
 	struct libvhost_vring_addr addr; /* user addresses of the front-end */
 	bool has_base, has_addr, has_kick, enabled, broken;
-	bool on_worker, draining;     /* it has the queue; only to finish what it took */
+	bool on_worker, draining;     /* it, or who pulls, has the queue; only to finish what it took */
 	int kick_fd, call_fd, err_fd; /* -1 = none */
 	struct libvhost_vq *vq;
 };
@@ -59,8 +59,9 @@ struct lv_session {
 struct lv_conn {
 	int sock; /* -1 = none */
 	struct lv_wire_in in;
-	uint64_t in_since;  /* a message has begun to arrive, 0 = none */
-	uint64_t out_since; /* an answer waits since, 0 = none */
+	uint64_t in_since;   /* a message has begun to arrive, 0 = none */
+	uint64_t out_since;  /* an answer waits since, 0 = none */
+	uint64_t held_since; /* the present message waits for requests to be pushed since, 0 = it does not */
 	struct lv_wire_msg out;
 	size_t out_off;
 	int out_fd; /* travels with the answer, ours until it is sent; -1 = none */
@@ -74,6 +75,14 @@ struct lv_backend_watch {
 	uint32_t events;
 };
 enum { LV_W_LISTENER, LV_W_SOCK, LV_W_CHANNEL, LV_W_TIMER, LV_W_COUNT, LV_W_WORKER };
+
+/* The front-end that the device connects to. */
+struct lv_client {
+	char path[108]; /* "" = none */
+	uint64_t at;	/* not tried before */
+	uint64_t pause_ns;
+	int last; /* result of the last attempt */
+};
 
 struct libvhost_backend {
 	struct libvhost_ctx *ctx;
@@ -92,13 +101,21 @@ struct libvhost_backend {
 	struct lv_conn conn;
 	struct lv_inproc *inproc; /* its other end in this process, NULL = none */
 	int listener, epoll_fd, timer_fd;
-	char path[108];	    /* of the listener, removed at the end */
+	char path[108]; /* of the listener, or of the front-end's */
+	bool unlinks;	/* the listener's file is removed at the end */
+	struct lv_client client;
 	uint64_t retry_at;  /* when to try accepting or stopping again, 0 = not needed */
 	bool accept_paused; /* no descriptors left: not before retry_at */
 	struct lv_backend_watch watch[LV_W_COUNT];
 	struct libvhost_event events[LV_BACKEND_EVENTS];
 	uint32_t event_head, event_count, events_dropped;
 };
+
+/* Without workers: the caller serves the queues. */
+static inline bool lv_pulled(const struct libvhost_backend *b)
+{
+	return b->opts.flags & LIBVHOST_BACKEND_PULL;
+}
 
 int lv_backend_lock(struct libvhost_backend *b);
 void lv_backend_unlock(struct libvhost_backend *b);
@@ -114,9 +131,16 @@ int lv_backend_check_alive(struct libvhost_backend *b);
 void lv_place_queues(struct libvhost_backend *b);
 struct libvhost_worker *lv_backend_worker(struct libvhost_backend *b, uint32_t queue);
 
+/* pull.c */
+int lv_pull_check(struct libvhost_backend *b, const struct libvhost_backend_opts *o);
+/* Takes what happened to queues while the caller had them. */
+void lv_pull_reports(struct libvhost_backend *b);
+/* 0: stop the ring; -EINPROGRESS: its requests are to be pushed first, the message comes again. */
+int lv_pull_drain(struct lv_session *s, struct lv_ring *ring);
+
 /* session.c */
 int lv_session_open(struct lv_session *s);
-/* Executes one decoded request: 0 or the refusal; results are in req. */
+/* Executes one decoded request: 0 or the refusal; results are in req. -EINPROGRESS: not now, ask again. */
 int lv_session_handle(struct lv_session *s, struct libvhost_req *req);
 bool lv_session_knows(uint32_t op);
 /* Stops and forgets everything. false = a handler does not give its queue back: call again later. */
@@ -214,6 +238,15 @@ bool lv_backend_occupied(const struct libvhost_backend *b);
 /* Ends listening; the socket file goes if it is ours. */
 void lv_listener_close(struct libvhost_backend *b);
 void lv_listener_turn(struct libvhost_backend *b);
+/* 0, or why there cannot be another way to come by front-ends. */
+int lv_listener_check_free(struct libvhost_backend *b);
+
+/* client.c */
+void lv_client_turn(struct libvhost_backend *b);
+/* A whole message came: the next connection begins without a pause. */
+void lv_client_heard(struct libvhost_backend *b);
+/* When it wants a turn, 0 = never. */
+uint64_t lv_client_deadline(const struct libvhost_backend *b);
 
 /* inproc.c */
 void lv_inproc_wake(struct lv_inproc *in);

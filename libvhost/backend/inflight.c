@@ -165,6 +165,8 @@ static int drain(struct lv_session *s, struct lv_ring *ring, uint64_t deadline)
 
 	if (!ring->vq || ring->broken || (handed_over && s->inflight.map))
 		return 0;
+	if (lv_pulled(s->b))
+		return lv_pull_drain(s, ring);
 	while ((rc = lv_ring_pause(s, ring, lv_backend_left_ms(s->b, deadline))) == 0) {
 		if (!ring->vq->in_flight || ring->vq->broken || !lv_left_ms(s->b->ctx, deadline))
 			return 0;
@@ -181,7 +183,7 @@ int lv_ring_drain_and_stop(struct lv_session *s, struct lv_ring *ring, uint64_t 
 
 	if (rc == 0)
 		rc = lv_ring_stop(s, ring, lv_backend_left_ms(s->b, deadline));
-	if (rc < 0)
+	if (rc < 0 && rc != -EINPROGRESS)
 		lv_ring_end_drain(s, ring);
 	return rc;
 }

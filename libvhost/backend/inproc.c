@@ -196,6 +196,11 @@ static int connect(struct libvhost_backend *b, struct lv_inproc *in)
 	if (rc < 0)
 		return rc;
 	rc = lv_backend_check_alive(b);
+	if (rc == 0 && lv_pulled(b))
+		rc = lv_fail(&b->err, -ENOTSUP, LIBVHOST_EK_UNSUPPORTED,
+			     "back-end: not with LIBVHOST_BACKEND_PULL: a front-end would act on queues that the "
+			     "caller has; "
+			     "adopt one end of a socketpair");
 	if (rc == 0 && lv_backend_occupied(b))
 		rc = lv_fail(&b->err, -EBUSY, LIBVHOST_EK_STATE, "back-end: a front-end is connected");
 	if (rc == 0)

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
-/* How a front-end comes: by a listener or as a connected socket. One at a time: while it is there nobody is accepted.
+/* How a front-end comes: by our listener or as a connected socket. One at a time: while it is there nobody is accepted.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -35,7 +35,8 @@ void lv_listener_close(struct libvhost_backend *b)
 	if (b->listener < 0)
 		return;
 	lv_backend_unwatch(b, LV_W_LISTENER);
-	unlink(b->path);
+	if (b->unlinks)
+		unlink(b->path);
 	lv_fd_close(b->listener);
 	b->listener = -1;
 }
@@ -47,18 +48,20 @@ static int refuse_path(struct libvhost_backend *b, int rc, const char *path)
 	return lv_fail(&b->err, rc, LIBVHOST_EK_CONNECT, "back-end: cannot listen on %s: %s", path, lv_errno_name(-rc));
 }
 
-static int check_free(struct libvhost_backend *b)
+int lv_listener_check_free(struct libvhost_backend *b)
 {
 	int rc = lv_backend_check_alive(b);
 
 	if (rc == 0 && b->listener >= 0)
 		rc = lv_fail(&b->err, -EBUSY, LIBVHOST_EK_STATE, "back-end: it listens on %s already", b->path);
+	if (rc == 0 && b->client.path[0])
+		rc = lv_fail(&b->err, -EBUSY, LIBVHOST_EK_STATE, "back-end: it connects to %s already", b->client.path);
 	return rc;
 }
 
 static int listen_on(struct libvhost_backend *b, const char *path)
 {
-	int rc = check_free(b);
+	int rc = lv_listener_check_free(b);
 
 	if (rc < 0)
 		return rc;
@@ -66,6 +69,7 @@ static int listen_on(struct libvhost_backend *b, const char *path)
 	if (rc < 0)
 		return refuse_path(b, rc, path);
 	b->listener = rc;
+	b->unlinks = true;
 	snprintf(b->path, sizeof(b->path), "%s", path);
 	lv_backend_rewatch(b);
 	return 0;

@@ -129,7 +129,7 @@ int lv_ring_lend(struct lv_session *s, struct lv_ring *ring, bool drain, uint32_
 	int rc;
 
 	ring->draining = ring->vq->draining = drain;
-	rc = lv_worker_add(lv_backend_worker(s->b, ring->index), &slot, timeout_ms);
+	rc = lv_pulled(s->b) ? 0 : lv_worker_add(lv_backend_worker(s->b, ring->index), &slot, timeout_ms);
 	ring->on_worker = rc == 0;
 	return rc;
 }
@@ -160,6 +160,11 @@ int lv_ring_pause(struct lv_session *s, struct lv_ring *ring, uint32_t timeout_m
 
 	if (!ring->on_worker)
 		return 0;
+	if (lv_pulled(s->b)) {
+		ring->vq->draining = true; /* who pulls may still push */
+		ring->on_worker = false;
+		return 0;
+	}
 	rc = libvhost_worker_remove_vq(lv_backend_worker(s->b, ring->index), ring->vq, timeout_ms);
 	where.queue = ring->index;
 	if (rc < 0)

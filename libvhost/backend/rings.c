@@ -154,6 +154,9 @@ static int watch_fd(struct libvhost_backend *b, uint32_t queue, int fd)
 	const struct lv_ring *ring = b->session.rings ? &b->session.rings[queue] : NULL;
 	int rc = fd < 0 ? 0 : check_kick(&b->session, fd);
 
+	if (lv_pulled(b))
+		return lv_fail(&b->err, -EINVAL, LIBVHOST_EK_ARGUMENT,
+			       "back-end: no worker to wait for descriptors with LIBVHOST_BACKEND_PULL");
 	if (rc < 0)
 		return lv_fail(&b->err, -EINVAL, LIBVHOST_EK_ARGUMENT,
 			       "back-end: descriptor %d of queue %u cannot be waited for: %s", fd, queue,

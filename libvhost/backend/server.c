@@ -42,10 +42,13 @@ void lv_backend_unwatch(struct libvhost_backend *b, uint32_t which)
 static void arm_timer(struct libvhost_backend *b)
 {
 	uint64_t at = lv_conn_deadline(b), now = lv_now(b->ctx), left;
+	const uint64_t client = lv_client_deadline(b);
 	struct itimerspec spec = {0};
 
 	if (b->retry_at && (!at || b->retry_at < at))
 		at = b->retry_at;
+	if (client && (!at || client < at))
+		at = client;
 	if (at) {
 		left = at > now ? at - now : 1;
 		spec.it_value.tv_sec = (time_t)(left / 1000000000ull);
@@ -59,7 +62,8 @@ void lv_backend_rewatch(struct libvhost_backend *b)
 	const struct lv_session *s = &b->session;
 
 	watch(b, LV_W_LISTENER, lv_backend_occupied(b) || b->accept_paused ? -1 : b->listener, EPOLLIN);
-	watch(b, LV_W_SOCK, b->conn.sock, b->conn.out.len ? EPOLLOUT : EPOLLIN);
+	/* a message that waits would be an event all the time */
+	watch(b, LV_W_SOCK, b->conn.held_since ? -1 : b->conn.sock, b->conn.out.len ? EPOLLOUT : EPOLLIN);
 	watch(b, LV_W_CHANNEL, s->channel, s->config_changed ? EPOLLIN | EPOLLOUT : EPOLLIN);
 	watch(b, LV_W_TIMER, b->timer_fd, EPOLLIN);
 	arm_timer(b);
@@ -80,6 +84,7 @@ static void turn(struct libvhost_backend *b)
 	retry(b);
 	lv_backend_reports(b);
 	lv_listener_turn(b);
+	lv_client_turn(b);
 	if (b->conn.sock >= 0)
 		lv_conn_turn(b);
 	lv_channel_turn(&b->session);

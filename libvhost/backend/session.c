@@ -287,7 +287,7 @@ int lv_session_handle(struct lv_session *s, struct libvhost_req *req)
 	rc = gate(s, req->op);
 	if (rc == 0)
 		rc = handlers[req->op](s, req);
-	return rc < 0 && lv_errslot_count(&s->b->err) == errors ? name_refusal(s, req, rc) : rc;
+	return rc < 0 && rc != -EINPROGRESS && lv_errslot_count(&s->b->err) == errors ? name_refusal(s, req, rc) : rc;
 }
 
 bool lv_session_close(struct lv_session *s, uint32_t timeout_ms)

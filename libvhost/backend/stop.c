@@ -22,6 +22,7 @@ static int stop(struct libvhost_backend *b, uint32_t timeout_ms)
 
 	b->stopped = true;
 	lv_listener_close(b);
+	b->client.path[0] = 0;
 	lv_conn_close_within(b, 0, "the back-end stops", lv_backend_left_ms(b, deadline));
 	if (b->inproc)
 		lv_inproc_wake(b->inproc);

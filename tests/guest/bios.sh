@@ -25,4 +25,12 @@ dd if="$work/sector" of="$work/disk.img" conv=notrunc status=none
 boots file "--file $work/disk.img --queues 2" num-queues=2
 boots modern "--file $work/disk.img" num-queues=1,disable-legacy=on
 boots legacy "--file $work/disk.img" num-queues=1,disable-modern=on
+
+# QEMU listens and waits, our device connects
+"$vhostctl" serve blk --connect --socket "$work/client.sock" --file "$work/disk.img" >>"$work/serve.log" 2>&1 &
+pids="$pids $!"
+guest_qemu 128 -serial "file:$work/client.console" -chardev "socket,id=disk,path=$work/client.sock,server=on" \
+	-device "vhost-user-blk-pci,chardev=disk,bootindex=0,num-queues=1"
+check "client: the machine ends by the boot sector" guest_status 20
+check "client: it wrote its line" grep -q 'the boot sector runs' "$work/client.console"
 tap_end

@@ -34,7 +34,7 @@ echo "# stripped: $size bytes"
 check 'the stripped library has at most 448 KiB' test "$size" -le 458752
 
 flags="-Wall -Wextra -Wconversion -pedantic -Werror $(pkg-config --cflags --libs libvhost)"
-for program in capacity sector; do
+for program in capacity sector pull; do
 	sed -n "/<!-- program: $program.c -->/,/^\`\`\`\$/p" "$top_srcdir/docs/guide.md" | sed '1,2d;$d' >"$work/$program.c"
 	for language in 'gcc -std=c99' 'gcc -std=c11' 'clang -std=c11' 'g++ -std=c++17 -x c++'; do
 		# shellcheck disable=SC2086
@@ -52,6 +52,14 @@ check "it reads the disk's size from qemu-storage-daemon" grep -qx 'capacity 123
 check 'the other one reads a sector through its ring' grep -qx 'status 0, first byte 0x00' "$work/says"
 "$work/capacity" "$work/none" >"$work/says" 2>&1
 check 'without a peer it fails and names the path' sh -c '[ "$1" = 1 ] && grep -q "$2" "$3"' fails "$?" "$work/none" "$work/says"
+
+"$work/pull" "$work/pull.sock" >"$work/pull.says" 2>&1 &
+pull=$!
+pids="$pids $pull"
+for _ in $(seq 100); do [ -S "$work/pull.sock" ] || sleep 0.05; done
+check 'the third one serves a load without a thread' \
+	"$top_builddir/tools/vhostctl/vhostctl" blk-test "user:$work/pull.sock" --size 4M --queues 1 --depth 32
+check 'and ends with its front-end' wait "$pull"
 
 make -s -C "$top_builddir" uninstall >"$work/.out" 2>&1
 check_fails 'make uninstall leaves no file' sh -c 'find "$1" ! -type d | grep .' find "$root"

@@ -25,8 +25,10 @@ struct fake fake_new(const struct libvhost_backend_opts *change)
 
 	o.size = sizeof(o);
 	o.num_queues = o.num_queues ? o.num_queues : 4;
-	o.ops = o.ops ? o.ops : &ops;
-	o.worker = &worker;
+	if (!(o.flags & LIBVHOST_BACKEND_PULL)) {
+		o.ops = o.ops ? o.ops : &ops;
+		o.worker = &worker;
+	}
 	CHECK_EQ(libvhost_ctx_new(NULL, &p.ctx), 0);
 	CHECK_EQ(libvhost_backend_new(p.ctx, &o, &p.b), 0);
 	p.ram = memfd(RAM_BYTES, 0);

@@ -12,10 +12,10 @@ struct args {
 	struct device *device;
 	const char *socket;
 	uint32_t queues, workers, poll_us, caps, action, flags;
-	bool once, quiet;
+	bool connect, once, quiet;
 };
 
-enum { OPT_BUSY = 1000, OPT_CAPS_DROP, OPT_KILL, OPT_NO_URING, OPT_ONCE, OPT_POLL };
+enum { OPT_BUSY = 1000, OPT_CAPS_DROP, OPT_CONNECT, OPT_KILL, OPT_NO_URING, OPT_ONCE, OPT_POLL };
 
 static const struct argp_option options[] = {
 	{"socket", 's', "PATH", 0, "listen here (required)", 0},
@@ -27,6 +27,8 @@ static const struct argp_option options[] = {
 	{"caps-drop", OPT_CAPS_DROP, NULL, 0, "drop the workers' capabilities even if this process could change ids",
 	 0},
 	{"kill", OPT_KILL, NULL, 0, "end the process when a worker makes a forbidden system call", 0},
+	{"connect", OPT_CONNECT, NULL, 0, "connect to a front-end that listens on --socket, and again after each end",
+	 0},
 	{"once", OPT_ONCE, NULL, 0, "end when the first front-end disconnects", 0},
 	{"quiet", 'Q', NULL, 0, "print nothing but errors", 0},
 	{0},
@@ -76,6 +78,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case OPT_CAPS_DROP:
 		a->caps = LIBVHOST_CAPS_DROP;
 		return 0;
+	case OPT_CONNECT:
+		a->connect = true;
+		return 0;
 	case OPT_KILL:
 		a->action = LIBVHOST_SANDBOX_KILL_PROCESS;
 		return 0;
@@ -121,10 +126,11 @@ static void announce(const struct args *a, struct libvhost_backend *backend)
 static int loop(const struct args *a, struct libvhost_backend *backend)
 {
 	struct libvhost_event event;
-	int rc = libvhost_backend_listen(backend, a->socket);
+	int rc =
+		a->connect ? libvhost_backend_connect(backend, a->socket) : libvhost_backend_listen(backend, a->socket);
 
 	if (rc < 0)
-		return complain_backend(backend, "listen", rc);
+		return complain_backend(backend, a->connect ? "connect" : "listen", rc);
 	while (!interrupted) {
 		rc = libvhost_backend_dispatch(backend, 500);
 		if (rc < 0)
