@@ -40,6 +40,14 @@ struct libvhost_backend_ops {
 	 * callbacks are not used and no worker is needed. Descriptors of the request are valid during the call.
 	 */
 	int (*on_request)(void *arg, struct libvhost_req *req);
+	/**
+	 * Device state for migration (SET_DEVICE_STATE_FD, CHECK_DEVICE_STATE); both or none. save_state writes at most
+	 * @p cap bytes and returns how many, or why it cannot. What it wrote is what load_state of another host is
+	 * given, in one piece: it takes all of it, or refuses what is not whole and leaves the device as it was. Called
+	 * by dispatch while no queue runs; load_state when the front-end asks whether its transfer succeeded.
+	 */
+	int64_t (*save_state)(void *arg, void *buf, uint64_t cap);
+	int (*load_state)(void *arg, const void *buf, uint64_t len); /**< 0 or negative errno */
 };
 
 /** Options of libvhost_backend_new(). Since 0.1. */
@@ -57,6 +65,8 @@ struct libvhost_backend_opts {
 	uint32_t config_len;			/**< bytes, 0..256 */
 	uint32_t num_workers; /**< sandboxed threads, 1..64; queue n begins on worker n modulo num_workers; 0 = 1 */
 	const struct libvhost_worker_opts *worker; /**< for each of them; NULL = defaults */
+	uint32_t state_max;			   /**< most bytes of device state, up to 1 GiB; 0 = 1 MiB */
+	uint32_t reserved;			   /**< 0 */
 };
 
 #define LIBVHOST_BACKEND_REQUIRE_SEALS 0x1u /**< refuse guest memory that the front-end can still shrink */

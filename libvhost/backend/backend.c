@@ -20,6 +20,8 @@
 #define MAX_WORKERS   64u
 #define DEFAULT_SLOTS 509u
 #define DEFAULT_MS    1000u
+#define DEFAULT_STATE (1u << 20)
+#define MAX_STATE     (1u << 30)
 
 int lv_backend_lock(struct libvhost_backend *b)
 {
@@ -95,6 +97,10 @@ static int check_opts(struct libvhost_ctx *ctx, const struct libvhost_backend_op
 			       "back-end: flags %#x, %u queues, %u regions, %u ms, %u workers, %u bytes of "
 			       "configuration: out of range, or ops missing",
 			       o->flags, o->num_queues, o->max_regions, o->timeout_ms, o->num_workers, o->config_len);
+	if (o->state_max > MAX_STATE || o->reserved)
+		return lv_fail(&ctx->err, -EINVAL, LIBVHOST_EK_ARGUMENT,
+			       "back-end: %u bytes of device state, reserved %u: at most 1 GiB, and 0", o->state_max,
+			       o->reserved);
 	if (o->features & F_UNSUPPORTED)
 		return lv_fail(&ctx->err, -EINVAL, LIBVHOST_EK_UNSUPPORTED,
 			       "back-end: features %#llx are not supported by libvhost %s; do not offer them",
@@ -116,12 +122,16 @@ static int take_opts(struct libvhost_backend *b, const struct libvhost_backend_o
 		return rc;
 	if (!b->ops.serve && !b->ops.on_request && !lv_pulled(b))
 		return lv_fail(&b->ctx->err, -EINVAL, LIBVHOST_EK_ARGUMENT, "back-end: ops.serve is missing");
+	if (!b->ops.save_state != !b->ops.load_state)
+		return lv_fail(&b->ctx->err, -EINVAL, LIBVHOST_EK_ARGUMENT,
+			       "back-end: ops.save_state and ops.load_state: give both or none");
 	if (b->opts.config_len)
 		memcpy(b->config, b->opts.config, b->opts.config_len);
 	b->opts.ops = NULL; /* copied; the caller's may be gone */
 	b->opts.config = NULL;
 	b->opts.max_regions = b->opts.max_regions ? b->opts.max_regions : DEFAULT_SLOTS;
 	b->opts.timeout_ms = b->opts.timeout_ms ? b->opts.timeout_ms : DEFAULT_MS;
+	b->opts.state_max = b->opts.state_max ? b->opts.state_max : DEFAULT_STATE;
 	if (b->ops.on_request || lv_pulled(b))
 		b->opts.num_workers = 0; /* a bridge only talks */
 	else if (!b->opts.num_workers)
@@ -133,6 +143,8 @@ static int take_opts(struct libvhost_backend *b, const struct libvhost_backend_o
 			       F(LIBVHOST_PROTOCOL_F_INFLIGHT_SHMFD) | F(LIBVHOST_PROTOCOL_F_GET_VRING_BASE_INFLIGHT);
 	if (b->opts.config_len || b->ops.get_config)
 		b->protocol_features |= F(LIBVHOST_PROTOCOL_F_CONFIG) | F(LIBVHOST_PROTOCOL_F_BACKEND_REQ);
+	if (b->ops.save_state)
+		b->protocol_features |= F(LIBVHOST_PROTOCOL_F_DEVICE_STATE);
 	return 0;
 }
 
@@ -193,6 +205,7 @@ int libvhost_backend_new(struct libvhost_ctx *ctx, const struct libvhost_backend
 	b->listener = b->epoll_fd = b->timer_fd = -1;
 	b->session.b = b;
 	b->session.channel = -1;
+	lv_state_init(&b->session.state);
 	lv_conn_init(&b->conn);
 	for (uint32_t i = 0; i < LV_W_COUNT; i++)
 		b->watch[i].fd = -1;

@@ -41,6 +41,16 @@ struct lv_session_inflight {
 	uint32_t num_queues, queue_size;
 };
 
+/* A transfer of the device's own state, from SET_DEVICE_STATE_FD to CHECK_DEVICE_STATE. */
+struct lv_state {
+	int fd; /* of the front-end's pipe, -1 = all went through, or nothing will */
+	bool pending, save, socket;
+	int err; /* why it failed */
+	uint8_t *buf;
+	uint64_t cap, len, off; /* off: bytes of a saved state that have left */
+	uint64_t since;		/* bytes moved last */
+};
+
 struct lv_session {
 	struct libvhost_backend *b;
 	bool open, features_set;
@@ -53,6 +63,7 @@ struct lv_session {
 	struct lv_session_inflight inflight;
 	struct lv_log *log; /* where it wants to know what is written, NULL = nowhere */
 	int channel;	    /* to the front-end, -1 = none */
+	struct lv_state state;
 };
 
 /* One socket connection. One answer at a time: nothing is read while it waits to leave. */
@@ -74,7 +85,7 @@ struct lv_backend_watch {
 	int fd;
 	uint32_t events;
 };
-enum { LV_W_LISTENER, LV_W_SOCK, LV_W_CHANNEL, LV_W_TIMER, LV_W_COUNT, LV_W_WORKER };
+enum { LV_W_LISTENER, LV_W_SOCK, LV_W_CHANNEL, LV_W_STATE, LV_W_TIMER, LV_W_COUNT, LV_W_WORKER };
 
 /* The front-end that the device connects to. */
 struct lv_client {
@@ -223,6 +234,16 @@ int lv_channel_set(struct lv_session *s, struct libvhost_req *req);
 void lv_channel_close(struct lv_session *s);
 /* Sends what waits, notices a peer that misbehaves. */
 void lv_channel_turn(struct lv_session *s);
+
+/* state.c; handlers, and what follows from them */
+int lv_state_begin(struct lv_session *s, struct libvhost_req *req);
+int lv_state_check(struct lv_session *s, struct libvhost_req *req);
+void lv_state_init(struct lv_state *st);
+/* Moves what can be moved now. */
+void lv_state_turn(struct lv_session *s);
+void lv_state_drop(struct lv_session *s);
+/* When the transfer fails if nothing moves, 0 = never. */
+uint64_t lv_state_deadline(const struct lv_session *s);
 
 /* bridge.c: every request goes to the caller's on_request */
 int lv_bridge_handle(struct lv_session *s, struct libvhost_req *req);

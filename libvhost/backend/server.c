@@ -42,9 +42,11 @@ void lv_backend_unwatch(struct libvhost_backend *b, uint32_t which)
 static void arm_timer(struct libvhost_backend *b)
 {
 	uint64_t at = lv_conn_deadline(b), now = lv_now(b->ctx), left;
-	const uint64_t client = lv_client_deadline(b);
+	const uint64_t client = lv_client_deadline(b), state = lv_state_deadline(&b->session);
 	struct itimerspec spec = {0};
 
+	if (state && (!at || state < at))
+		at = state;
 	if (b->retry_at && (!at || b->retry_at < at))
 		at = b->retry_at;
 	if (client && (!at || client < at))
@@ -65,6 +67,7 @@ void lv_backend_rewatch(struct libvhost_backend *b)
 	/* a message that waits would be an event all the time */
 	watch(b, LV_W_SOCK, b->conn.held_since ? -1 : b->conn.sock, b->conn.out.len ? EPOLLOUT : EPOLLIN);
 	watch(b, LV_W_CHANNEL, s->channel, s->config_changed ? EPOLLIN | EPOLLOUT : EPOLLIN);
+	watch(b, LV_W_STATE, s->state.fd, s->state.save ? EPOLLOUT : EPOLLIN);
 	watch(b, LV_W_TIMER, b->timer_fd, EPOLLIN);
 	arm_timer(b);
 }
@@ -88,6 +91,7 @@ static void turn(struct libvhost_backend *b)
 	if (b->conn.sock >= 0)
 		lv_conn_turn(b);
 	lv_channel_turn(&b->session);
+	lv_state_turn(&b->session);
 }
 
 int libvhost_backend_dispatch(struct libvhost_backend *b, uint32_t timeout_ms)

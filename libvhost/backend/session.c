@@ -51,6 +51,7 @@ static int start_over(struct lv_session *s)
 		return rc;
 	lv_session_drop_inflight(s);
 	lv_session_drop_log(s);
+	lv_state_drop(s);
 	s->features = 0;
 	s->features_set = s->wire.f30_acked = false;
 	s->status = 0;
@@ -246,6 +247,8 @@ static const handler_fn handlers[] = {
 	[LIBVHOST_OP_REM_MEM_REG] = lv_session_rem_region,
 	[LIBVHOST_OP_SET_STATUS] = set_status,
 	[LIBVHOST_OP_GET_STATUS] = get_status,
+	[LIBVHOST_OP_SET_DEVICE_STATE_FD] = lv_state_begin,
+	[LIBVHOST_OP_CHECK_DEVICE_STATE] = lv_state_check,
 };
 
 bool lv_session_knows(uint32_t op)
@@ -298,6 +301,7 @@ bool lv_session_close(struct lv_session *s, uint32_t timeout_ms)
 		return true;
 	s->open = false;
 	lv_channel_close(s);
+	lv_state_drop(s);
 	for (uint32_t q = 0; q < s->b->opts.num_queues; q++) {
 		if (lv_ring_stop(s, &s->rings[q], clean ? timeout_ms : LV_LAST_WORD_MS) < 0)
 			clean = false;
