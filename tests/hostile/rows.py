@@ -11,7 +11,10 @@ TOP = pathlib.Path(os.environ.get("top_srcdir", pathlib.Path(__file__).resolve()
 sys.path.insert(0, str(TOP / "tests/lib"))
 import tap
 
-SECTIONS = {"configuration, log, inflight and channel of a back-end": range(108, 144),
+SECTIONS = {"messages of a front-end": range(1, 39),
+            "memory of a front-end": range(39, 80),
+            "rings that a front-end sets up": range(80, 108),
+            "configuration, log, inflight and channel of a back-end": range(108, 144),
             "a front-end attacked by its back-end": range(144, 188),
             "a ring attacked by the guest": range(188, 220),
             "a sandbox attacked by its worker": range(281, 301)}
@@ -46,14 +49,14 @@ def rows():
 def main():
     found, listed = tests(), list(rows())
     for row, text, test in listed:
-        tap.check(f"R{row} {text}: {test}", row in found.get(test, ()), "no test of that name")
+        tap.check(f"R{row:03} {text}: {test}", row in found.get(test, ()), "no test of that name")
     pairs = {(row, test) for row, _, test in listed}
     for title, section in SECTIONS.items():
-        missing = [f"R{row} {test}" for test, numbers in found.items() for row in numbers
+        missing = [f"R{row:03} {test}" for test, numbers in found.items() for row in numbers
                    if row in section and (row, test) not in pairs]
         tap.check(f"rows.txt lists every test about {title}", not missing, missing)
         covered = sorted({row for row, _, _ in listed if row in section})
-        print(f"# {title}: {len(covered)} rows covered: {' '.join(f'R{row}' for row in covered)}")
+        print(f"# {title}: {len(covered)} rows covered: {' '.join(f'R{row:03}' for row in covered)}")
     tap.finish()
 
 

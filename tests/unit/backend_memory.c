@@ -24,7 +24,7 @@ static void still_there(struct fake *p)
 	CHECK_EQ(get_base(p, 0), 1);
 }
 
-TEST(backend_memory, bad_tables_leave_the_old_one)
+TEST(backend_memory, r017_r040_r041_r043_r046_r048_r049_bad_tables_leave_the_old_one)
 {
 	struct fake p = fake_new(NULL);
 	struct libvhost_region two[9] = {ram_at(&p, 0, 0x1000), ram_at(&p, 0x1000, 0x1000)};
@@ -57,7 +57,7 @@ TEST(backend_memory, bad_tables_leave_the_old_one)
 	fake_free(&p);
 }
 
-TEST(backend_memory, empty_table_is_a_table)
+TEST(backend_memory, r039_empty_table_is_a_table)
 {
 	struct fake p = fake_new(NULL);
 
@@ -67,7 +67,7 @@ TEST(backend_memory, empty_table_is_a_table)
 	fake_free(&p);
 }
 
-TEST(backend_memory, only_files_are_memory)
+TEST(backend_memory, r059_r060_only_files_are_memory)
 {
 	static const char *const paths[] = {"/tmp", "/dev/zero", "/dev/null"};
 	struct fake p = fake_new(NULL);
@@ -97,7 +97,7 @@ TEST(backend_memory, only_files_are_memory)
 	fake_free(&p);
 }
 
-TEST(backend_memory, seals_when_they_are_required)
+TEST(backend_memory, r053_seals_when_they_are_required)
 {
 	const struct libvhost_backend_opts o = {.flags = LIBVHOST_BACKEND_REQUIRE_SEALS};
 	struct fake p = fake_new(&o);
@@ -111,7 +111,7 @@ TEST(backend_memory, seals_when_they_are_required)
 	fake_free(&p);
 }
 
-TEST(backend_memory, same_table_ten_thousand_times)
+TEST(backend_memory, r064_same_table_ten_thousand_times)
 {
 	struct fake p = fake_new(NULL);
 	struct libvhost_region r = ram_at(&p, 0, RAM_BYTES);
@@ -126,7 +126,7 @@ TEST(backend_memory, same_table_ten_thousand_times)
 	fake_free(&p);
 }
 
-TEST(backend_memory, regions_come_and_go_one_by_one)
+TEST(backend_memory, r068_r070_r071_regions_come_and_go_one_by_one)
 {
 	const struct libvhost_backend_opts o = {.max_regions = 8};
 	struct fake p = fake_new(&o);
@@ -157,7 +157,7 @@ TEST(backend_memory, regions_come_and_go_one_by_one)
 	fake_free(&p);
 }
 
-TEST(backend_memory, changes_beside_a_running_ring)
+TEST(backend_memory, r073_changes_beside_a_running_ring)
 {
 	struct fake p = fake_new(NULL);
 	struct libvhost_region r = ram_at(&p, 0x10000000, 0x1000);

@@ -61,7 +61,7 @@ static int step(struct fake *p, int which)
 	}
 }
 
-TEST(backend_rings, every_order_of_messages)
+TEST(backend_rings, r104_r105_every_order_of_messages)
 {
 	struct fake p = up();
 	unsigned ran = 0;
@@ -90,7 +90,7 @@ TEST(backend_rings, every_order_of_messages)
 	fake_free(&p);
 }
 
-TEST(backend_rings, running_ring_does_not_change)
+TEST(backend_rings, r080_running_ring_does_not_change)
 {
 	struct fake p = up();
 
@@ -103,7 +103,7 @@ TEST(backend_rings, running_ring_does_not_change)
 	fake_free(&p);
 }
 
-TEST(backend_rings, areas_must_lie_in_memory)
+TEST(backend_rings, r083_r085_areas_must_lie_in_memory)
 {
 	struct fake p = up();
 
@@ -121,7 +121,7 @@ TEST(backend_rings, areas_must_lie_in_memory)
 	fake_free(&p);
 }
 
-TEST(backend_rings, address_flags_need_the_log)
+TEST(backend_rings, r086_address_flags_need_the_log)
 {
 	struct fake p = up();
 	uint64_t addr[5] = {1ull << 32, UADDR, UADDR + 0x2000, UADDR + 0x1000, UINT64_MAX};
@@ -133,7 +133,7 @@ TEST(backend_rings, address_flags_need_the_log)
 	fake_free(&p);
 }
 
-TEST(backend_rings, stops_once_and_restarts_from_there)
+TEST(backend_rings, r091_stops_once_and_restarts_from_there)
 {
 	struct fake p = up();
 
@@ -150,7 +150,7 @@ TEST(backend_rings, stops_once_and_restarts_from_there)
 	fake_free(&p);
 }
 
-TEST(backend_rings, kick_descriptors)
+TEST(backend_rings, r092_r093_r100_kick_descriptors)
 {
 	uint64_t none = 0x100, bare = 0;
 	struct fake p = up();
@@ -199,7 +199,7 @@ TEST(backend_rings, call_descriptors_are_swapped_while_it_runs)
 /* A worker reads the one and writes the other: neither may be a file behind which a program decides how long that
  * takes.
  */
-TEST(backend_rings, descriptors_of_files_and_devices_are_refused)
+TEST(backend_rings, r098_descriptors_of_files_and_devices_are_refused)
 {
 	struct fake p = up();
 	int device = open("/dev/zero", O_RDWR | O_CLOEXEC), terminal = open("/dev/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC);
@@ -222,7 +222,7 @@ TEST(backend_rings, descriptors_of_files_and_devices_are_refused)
 	fake_free(&p);
 }
 
-TEST(backend_rings, call_descriptor_of_any_kind)
+TEST(backend_rings, r098_r101_call_descriptor_of_any_kind)
 {
 	struct fake p = up();
 	int pipefd[2];
@@ -243,7 +243,7 @@ TEST(backend_rings, call_descriptor_of_any_kind)
 	fake_free(&p);
 }
 
-TEST(backend_rings, disabled_ring_has_no_side_effects)
+TEST(backend_rings, r102_r103_disabled_ring_has_no_side_effects)
 {
 	struct fake p = up();
 
@@ -323,7 +323,7 @@ TEST(backend_rings, stuck_handler_does_not_take_the_control_thread_with_it)
 	fake_free(&p);
 }
 
-TEST(backend_rings, front_end_dies_with_all_rings_running)
+TEST(backend_rings, r106_front_end_dies_with_all_rings_running)
 {
 	struct fake p = fake_new(NULL);
 

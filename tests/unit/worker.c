@@ -237,7 +237,7 @@ TEST(worker, arguments_and_limits)
 	teardown(&b);
 }
 
-TEST(worker, tampered_kick_descriptor_does_not_block_it)
+TEST(worker, r096_tampered_kick_descriptor_does_not_block_it)
 {
 	struct bench b = setup(8, 0, 0);
 
@@ -259,7 +259,7 @@ TEST(worker, tampered_kick_descriptor_does_not_block_it)
 	teardown(&b);
 }
 
-TEST(worker, full_call_descriptor_does_not_block_it)
+TEST(worker, r097_full_call_descriptor_does_not_block_it)
 {
 	struct libvhost_used used;
 	struct bench b = setup(8, 0, 0);
