@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
 /* vhostctl serve: a vhost-user back-end whose queues run on sandboxed workers. The devices are in devices/. */
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -38,8 +39,10 @@ static error_t check(struct argp_state *state, struct args *a)
 {
 	const struct device *d = a->device;
 
-	if (!d)
+	if (!d) {
 		argp_failure(state, 1, 0, "the device comes first and must be 'blk', 'net', 'rng' or 'console'");
+		return EINVAL;
+	}
 	if (!a->socket)
 		argp_failure(state, 1, 0, "--socket is missing");
 	if (!a->queues)
