@@ -85,6 +85,8 @@ pub struct BackendOps {
     pub get_config: *const c_void,
     pub set_config: *const c_void,
     pub on_request: extern "C" fn(*mut c_void, *mut Req) -> c_int,
+    pub save_state: *const c_void,
+    pub load_state: *const c_void,
 }
 
 #[repr(C)]
@@ -102,6 +104,8 @@ pub struct BackendOpts {
     pub config_len: u32,
     pub num_workers: u32,
     pub worker: *const c_void,
+    pub state_max: u32,
+    pub reserved: u32,
 }
 
 pub enum Ctx {}

@@ -79,6 +79,8 @@ fn serve(path: CString, file: File, ready: Sender<()>, questions: Receiver<(Req,
         get_config: null(),
         set_config: null(),
         on_request,
+        save_state: null(),
+        load_state: null(),
     };
     let opts = ffi::BackendOpts {
         size: std::mem::size_of::<ffi::BackendOpts>() as u32,
@@ -94,6 +96,8 @@ fn serve(path: CString, file: File, ready: Sender<()>, questions: Receiver<(Req,
         config_len: 0,
         num_workers: 0,
         worker: null(),
+        state_max: 0,
+        reserved: 0,
     };
     let (mut ctx, mut backend) = (std::ptr::null_mut(), std::ptr::null_mut());
     unsafe {
