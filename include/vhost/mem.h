@@ -41,10 +41,12 @@ LIBVHOST_API int libvhost_mem_begin(struct libvhost_mem *mem);
  * Adds a region to the open transaction. With LIBVHOST_REGION_HAS_FD the file is mapped by the library unless user_addr
  * gives an existing mapping; without, user_addr must be a mapping in this process (kernel and vDPA transports only).
  * The descriptor is duplicated. A file that is mapped here already at the same offset and size is not mapped again.
- * @return 0; -EINVAL (size 0, no transaction, neither fd nor address, unknown flag, not a regular file or memfd, size
- * or offset misaligned for the file's page size); -EBUSY (a commit runs); -EOVERFLOW (wraps, or past the end of the
- * file); -EEXIST (overlaps a region); -ENOSPC (more than LIBVHOST_MAX_REGIONS); -EBADF; -EPERM (seals required, writes
- * sealed, or not open for reading and writing); -EMFILE; -ENOMEM. Since 0.1.
+ * The offset lies on a page; the size is any number of bytes, except on hugetlbfs: there both are multiples of the
+ * file's huge pages. No byte behind a region's end is accessed.
+ * @return 0; -EINVAL (size 0, no transaction, neither fd nor address, unknown flag, not a regular file or memfd,
+ * misaligned); -EBUSY (a commit runs); -EOVERFLOW (wraps, or past the end of the file); -EEXIST (overlaps a region);
+ * -ENOSPC (more than LIBVHOST_MAX_REGIONS); -EBADF; -EPERM (seals required, writes sealed, or not open for reading and
+ * writing); -EMFILE; -ENOMEM. Since 0.1.
  */
 LIBVHOST_API int libvhost_mem_add(struct libvhost_mem *mem, const struct libvhost_region *region);
 

@@ -60,28 +60,39 @@ static int check_seals(struct lv_errslot *slot, const struct libvhost_region *r,
 	return 0;
 }
 
-/* Page size of the file: a hugetlb mapping must begin and end on huge pages, munmap(2) included. */
-static uint64_t page_of(int fd)
+/*
+ * mmap wants offsets on pages and rounds sizes up by itself, so that a region may end in the middle of its last page,
+ * as those of the virtio-driver crate do. What lies behind its end is mapped and never translated to. A hugetlb mapping
+ * must end on a huge page, too: munmap(2) rounds nothing up there.
+ */
+static int check_pages(struct lv_errslot *slot, const struct libvhost_region *r)
 {
 	struct statfs fs;
 
-	if (fstatfs(fd, &fs) == 0 && (uint32_t)fs.f_type == HUGETLBFS_MAGIC)
-		return (uint64_t)fs.f_bsize;
-	return system_page();
+	if (fstatfs(r->fd, &fs) == 0 && (uint32_t)fs.f_type == HUGETLBFS_MAGIC &&
+	    (r->mmap_offset | r->size) & ((uint64_t)fs.f_bsize - 1))
+		return lv_fail(slot, -EINVAL, LIBVHOST_EK_MEMORY,
+			       REGION "size and file offset %#" PRIx64
+				      " must be multiples of the file's huge pages of %" PRIu64 " bytes",
+			       r->gpa, r->size, r->mmap_offset, (uint64_t)fs.f_bsize);
+	if (r->mmap_offset & (system_page() - 1))
+		return lv_fail(slot, -EINVAL, LIBVHOST_EK_MEMORY,
+			       REGION "file offset %#" PRIx64 " must be a multiple of the page size %" PRIu64, r->gpa,
+			       r->size, r->mmap_offset, system_page());
+	return 0;
 }
 
 static int check_bounds(struct lv_errslot *slot, const struct libvhost_region *r, const struct stat *st)
 {
-	uint64_t end, page = page_of(r->fd);
+	uint64_t end;
+	int rc;
 
 	if (__builtin_add_overflow(r->mmap_offset, r->size, &end) || end > INT64_MAX || r->size > SIZE_MAX / 2)
 		return lv_fail(slot, -EOVERFLOW, LIBVHOST_EK_MEMORY, REGION "file offset %#" PRIx64 " + size overflows",
 			       r->gpa, r->size, r->mmap_offset);
-	if ((r->mmap_offset | r->size) & (page - 1))
-		return lv_fail(slot, -EINVAL, LIBVHOST_EK_MEMORY,
-			       REGION "size and file offset %#" PRIx64
-				      " must be multiples of the file's page size %" PRIu64,
-			       r->gpa, r->size, r->mmap_offset, page);
+	rc = check_pages(slot, r);
+	if (rc < 0)
+		return rc;
 	if (end > (uint64_t)st->st_size)
 		return lv_fail(slot, -EOVERFLOW, LIBVHOST_EK_MEMORY,
 			       REGION "needs the file up to %#" PRIx64 " but it ends at %#" PRIx64, r->gpa, r->size,

@@ -157,6 +157,47 @@ TEST(backend_memory, r068_r070_r071_regions_come_and_go_one_by_one)
 	fake_free(&p);
 }
 
+/* The virtio-driver crate shares rings of 0xec40 bytes. With that size the last ones are the buffer that is offered. */
+static struct libvhost_region odd_region(const struct fake *p, uint64_t size)
+{
+	return (struct libvhost_region){.gpa = 0x10000 + 64 - 0xec40, .size = size, .user_addr = UADDR, .fd = p->ram};
+}
+
+TEST(backend_memory, a_region_is_used_up_to_its_last_byte)
+{
+	struct fake p = fake_new(NULL);
+	const struct libvhost_region r = odd_region(&p, 0xec40);
+	struct libvhost_region too_long = ram_at(&p, 1ull << 32, RAM_BYTES + 1);
+
+	handshake(&p);
+	CHECK_EQ(ask_table(&p, NULL, 0, 0), 0);
+	CHECK_EQ(ask_region(&p, LIBVHOST_OP_ADD_MEM_REG, r), 0);
+	CHECK_EQ(ask_region(&p, LIBVHOST_OP_ADD_MEM_REG, too_long), -EOVERFLOW);
+	CHECK_EQ(ring_up(&p, 0), 0);
+	ring_offer(&p);
+	CHECK(ring_used(&p, 1));
+	CHECK_EQ(ask_region(&p, LIBVHOST_OP_REM_MEM_REG, r), 0);
+	CHECK_EQ(take_event(&p, LIBVHOST_EVENT_QUEUE_ERROR).queue, 0);
+	fake_free(&p);
+}
+
+/* The byte behind it is mapped, since files are mapped in pages, and is not the region's. */
+TEST(backend_memory, a_request_that_ends_behind_its_region_breaks_the_ring)
+{
+	struct fake p = fake_new(NULL);
+	const struct libvhost_region r = odd_region(&p, 0xec3f);
+
+	handshake(&p);
+	CHECK_EQ(ask_table(&p, &r, 1, 1), 0);
+	CHECK_EQ(ring_up(&p, 0), 0);
+	ring_offer(&p);
+	CHECK(!ring_used(&p, 1));
+	settle(&p);
+	CHECK_EQ(take_event(&p, LIBVHOST_EVENT_QUEUE_ERROR).queue, 0);
+	CHECK(signalled(p.err));
+	fake_free(&p);
+}
+
 TEST(backend_memory, r073_changes_beside_a_running_ring)
 {
 	struct fake p = fake_new(NULL);

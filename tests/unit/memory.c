@@ -144,6 +144,46 @@ TEST(memory, translate_keeps_region_borders)
 	guest_free(&g);
 }
 
+/* A file and its regions may end anywhere; what of the last page lies behind the end belongs to nobody. */
+TEST(memory, a_region_may_end_within_a_page)
+{
+	const uint64_t first = PAGE + 0xc40, end = 0x10000 + first + 0x401;
+	struct lv_ledger before = lv_ledger_take();
+	struct guest g = guest_new(0);
+	int fd = memfd(2 * PAGE + 0x401, 0);
+	const struct libvhost_region one = region(fd, 0x10000, first, 0);
+	const struct libvhost_region two = region(fd, 0x10000 + first, 0x401, 2 * PAGE);
+	uint8_t byte = 0;
+	uint64_t run = 0;
+	void *hva;
+
+	CHECK_EQ(libvhost_mem_begin(g.mem), 0);
+	CHECK_EQ(try_add(&g, region(fd, 0x10000, 2 * PAGE + 0x402, 0)), -EOVERFLOW); /* of which mmap says nothing */
+	CHECK_EQ(try_add(&g, region(fd, 0x10000, 1, 2 * PAGE + 0x400)), -EINVAL);
+	CHECK_EQ(libvhost_mem_add(g.mem, &one), 0);
+	CHECK_EQ(try_add(&g, region(fd, 0x10000 + first - 1, PAGE, 0)), -EEXIST);
+	/* the next one begins in the page in which this one ends */
+	CHECK_EQ(libvhost_mem_add(g.mem, &two), 0);
+	CHECK_EQ(libvhost_mem_commit(g.mem, 0, NULL), 0);
+	*(uint8_t *)at(&g, 0x10000 + first - 1) = 1;
+	*(uint8_t *)at(&g, end - 1) = 2;
+	CHECK_EQ(pread(fd, &byte, 1, (off_t)first - 1), 1);
+	CHECK_EQ(byte, 1);
+	CHECK_EQ(pread(fd, &byte, 1, 2 * PAGE + 0x400), 1);
+	CHECK_EQ(byte, 2);
+	CHECK_EQ(libvhost_mem_translate(g.mem, 0x10000, first, &hva, NULL), 0);
+	CHECK_EQ(libvhost_mem_translate(g.mem, 0x10000, first + 1, &hva, NULL), -EFAULT);
+	CHECK_EQ(libvhost_mem_translate(g.mem, 0x10000, UINT64_MAX, &hva, &run), 0);
+	CHECK_EQ(run, first);
+	CHECK_EQ(libvhost_mem_translate(g.mem, end - 1, 2, &hva, &run), 0);
+	CHECK_EQ(run, 1);
+	CHECK(!at(&g, end));
+	guest_free(&g);
+	close(fd);
+	CHECK_LEDGER(before);
+	CHECK_EQ(lv_ledger_take().maps, before.maps);
+}
+
 TEST(memory, lookups_by_gpa_and_by_user_address)
 {
 	struct guest g = guest_new(0);

@@ -312,6 +312,34 @@ TEST(memory_log, follows_the_map)
 	CHECK_LEDGER(before);
 }
 
+/* Regions that end within a page: its bit is in the log, and in both regions' share when two lie in it. */
+TEST(memory_log, regions_share_a_page)
+{
+	const uint64_t border = AT + 128 * MIB - 0x400;
+	struct guest g = guest_new(0);
+	int fd = memfd(PAGE, 0);
+	const struct libvhost_region one = region(fd, border - 0xc00, 0xc00, 0), two = region(fd, border, 0x401, 0);
+	struct libvhost_dirty_range r[2];
+	uint64_t cursor = 0;
+	uint32_t count = 2;
+
+	CHECK_EQ(libvhost_mem_begin(g.mem), 0);
+	CHECK_EQ(libvhost_mem_add(g.mem, &one), 0);
+	CHECK_EQ(libvhost_mem_add(g.mem, &two), 0);
+	CHECK_EQ(libvhost_mem_commit(g.mem, 0, NULL), 0);
+	CHECK_EQ(libvhost_mem_log_start(g.mem, 0, NULL), 0);
+	CHECK_EQ(libvhost_mem_log_mark(g.mem, border - 1, 2), 0);
+	CHECK_EQ(libvhost_mem_log_mark(g.mem, border + 0x400, 1), 0); /* the last byte, in a page of its own */
+	CHECK_EQ(libvhost_mem_log_ranges(g.mem, &cursor, r, &count), 0);
+	CHECK_EQ(count, 1);
+	CHECK_EQ(r[0].gpa, border - 0xc00);
+	CHECK_EQ(r[0].size, 2 * PAGE);
+	CHECK_EQ(libvhost_mem_log_ranges(g.mem, &cursor, r, &count), 0);
+	CHECK_EQ(count, 0);
+	guest_free(&g);
+	close(fd);
+}
+
 /* ---- markers against a scanner ---- */
 
 #define MARKERS 3
