@@ -145,6 +145,14 @@ rust_blk() {
 	[ -x "$rust_blk" ]
 }
 
+# rust_frontends: builds the programs of tests/peers/rust/frontends; sets $rust_frontends to their folder
+rust_frontends() {
+	rust_folder=$top_srcdir/tests/peers/rust/frontends
+	rust_cache=$("$top_srcdir/scripts/cache-dir" peer-frontends "$rust_folder/Cargo.lock" "$rust_folder/Cargo.toml") || return 1
+	CARGO_TARGET_DIR=$rust_cache cargo build --quiet --release --locked --manifest-path "$rust_folder/Cargo.toml" || return 1
+	rust_frontends=$rust_cache/release
+}
+
 # rust_serve SOCKET IMAGE [QUEUES]: runs it; sets $rust_pid
 rust_serve() {
 	"$rust_blk" "$1" "$2" "${3:-4}" >>"$work/rust.log" 2>&1 &
