@@ -16,6 +16,8 @@
 #define EVENTS_AT_ONCE 16
 #define NAP_MS	       1  /* between looks at queues that have no kick descriptor */
 #define CLOCK_EVERY    16 /* polling rounds between looks at the clock and at descriptors */
+#define KICKS_EVERY    64 /* polling rounds between looks for kicks of queues that are not polled */
+#define SORT_EVERY     64 /* rounds under load after which a queue without work is idle */
 
 /* The queue is not touched again until the host removes it. */
 static void give_up(struct libvhost_worker *w, unsigned n, int err)
@@ -61,6 +63,7 @@ static bool serve(struct libvhost_worker *w, unsigned n)
 	slot->requests = slot->vq->requests;
 	if (slot->requests == before)
 		return false;
+	l->found |= bit;
 	atomic_fetch_add_explicit(&w->requests, 1, memory_order_relaxed);
 	return true;
 }
@@ -133,11 +136,11 @@ int libvhost_vq_wake(struct libvhost_vq *vq)
  * Asks drivers to kick from now on; queues that got work in the meantime become ready. Drivers look at the flag after
  * they made a buffer available, notify_enable looks at the ring after it set the flag: one of them sees the other.
  */
-static void arm_all(struct libvhost_worker *w)
+static void arm(struct libvhost_worker *w, uint64_t set)
 {
 	struct lv_loop *l = &w->loop;
 
-	for (uint64_t set = l->active & ~l->armed & ~l->waiting & ~l->polled & ~l->held; set; set &= set - 1) {
+	for (set &= l->active & ~l->armed & ~l->waiting & ~l->polled & ~l->held; set; set &= set - 1) {
 		unsigned n = (unsigned)__builtin_ctzll(set);
 		int rc = libvhost_vq_notify_enable(l->slots[n].vq, 1);
 
@@ -149,6 +152,13 @@ static void arm_all(struct libvhost_worker *w)
 		if (rc > 0)
 			l->ready |= 1ull << n;
 	}
+}
+
+/* While some are busy those that are not shall kick: looking at them in each round would cost the others. */
+static void sort_out_idle(struct libvhost_worker *w)
+{
+	arm(w, ~w->loop.found);
+	w->loop.found = 0;
 }
 
 static bool host_calls(struct libvhost_worker *w)
@@ -211,10 +221,40 @@ static bool collect(struct libvhost_worker *w, int timeout)
 	return true;
 }
 
+/* Kicks, and descriptors. False = epoll does not work any more. */
+static bool look_around(struct libvhost_worker *w, unsigned round)
+{
+	const struct lv_loop *l = &w->loop;
+	const bool kicks = l->armed && !l->busy && round % KICKS_EVERY == 0;
+
+	return !(kicks || l->fds_active || l->watched) || collect(w, 0);
+}
+
+/* Whether the window is over; what had no work in a whole one is not polled any more. */
+static bool window_ends(struct libvhost_worker *w, uint64_t end)
+{
+	struct lv_loop *l = &w->loop;
+	uint64_t now;
+
+	if (l->busy)
+		return false;
+	now = lv_now(NULL);
+	if (now >= end) {
+		l->poll_ns = l->poll_ns > l->poll_max_ns / 16 ? l->poll_ns / 2 : 0;
+		return true;
+	}
+	if (now - l->sorted_at >= l->poll_max_ns) {
+		sort_out_idle(w);
+		l->sorted_at = now;
+	}
+	return false;
+}
+
 /*
- * Polls all queues for the present window, which starts anew with each find. A window that ends without one is halved,
- * so that a queue that is kicked rarely does not cost a window of processor time per kick; woke_up() restores it. A
- * busy worker's window has no end. Descriptors are looked at now and then. False = epoll does not work any more.
+ * Polls the queues that are in use for the present window, which starts anew with each find. A window that ends without
+ * one is halved, so that a queue that is kicked rarely does not cost a window of processor time per kick; woke_up()
+ * restores it. A busy worker polls all, and its window has no end. Descriptors are looked at now and then. False =
+ * epoll does not work any more.
  */
 static bool poll_window(struct libvhost_worker *w)
 {
@@ -225,19 +265,18 @@ static bool poll_window(struct libvhost_worker *w)
 		return true;
 	end = lv_now(NULL) + l->poll_ns;
 	for (unsigned round = 1; l->active && !l->fds_ready && !host_calls(w); round++) {
-		bool worked = serve_all(w, (l->ready | (l->active & ~l->waiting)) & ~l->held);
+		const uint64_t polled = l->active & ~l->waiting & ~(l->busy ? 0 : l->armed);
+		bool worked = serve_all(w, (l->ready | polled) & ~l->held);
 
 		if (lv_io_turn(w) || worked) {
 			l->poll_ns = l->poll_max_ns;
 			end = lv_now(NULL) + l->poll_ns;
 		}
 		if (round % CLOCK_EVERY == 0) {
-			if ((l->fds_active || l->watched) && !collect(w, 0))
+			if (!look_around(w, round))
 				return false;
-			if (!l->busy && lv_now(NULL) >= end) {
-				l->poll_ns = l->poll_ns > l->poll_max_ns / 16 ? l->poll_ns / 2 : 0;
+			if (window_ends(w, end))
 				return true;
-			}
 		}
 		lv_cpu_relax();
 	}
@@ -291,7 +330,9 @@ void lv_loop_run(struct libvhost_worker *w)
 		if (!works || host_calls(w))
 			continue;
 		if (!has_work(w) && !l->busy)
-			arm_all(w);
+			arm(w, ~0ull);
+		else if (!l->busy && ++l->rounds % SORT_EVERY == 0)
+			sort_out_idle(w);
 		works = collect(w, sleep_ms(w));
 	}
 	lv_io_drain(w);

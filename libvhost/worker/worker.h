@@ -45,6 +45,7 @@ struct lv_loop {
 	uint64_t waiting;		 /* not served before a kick or libvhost_vq_wake() */
 	uint64_t polled;		 /* no kick descriptor */
 	uint64_t watched;		 /* with a watch_fd */
+	uint64_t found;			 /* had work since idle ones were last sorted out */
 	uint64_t held;			 /* about to leave: not served while its operations end */
 	uint32_t owed[LV_WORKER_QUEUES]; /* operations and promised calls that a queue waits for before it leaves */
 	struct lv_fd_slot fds[LV_WORKER_FDS];
@@ -53,6 +54,8 @@ struct lv_loop {
 	uint64_t poll_ns; /* polling window now: between 0 and poll_max_ns */
 	uint64_t poll_max_ns;
 	uint64_t asleep_at; /* when the last sleep began */
+	uint64_t sorted_at; /* when idle queues were last sorted out */
+	unsigned rounds;
 };
 
 /* The mailbox: one message at a time, from the host to the worker. */
