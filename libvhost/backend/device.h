@@ -11,6 +11,7 @@
 #include <stdbool.h>
 #include <vhost/backend.h>
 #include "core/ctx.h"
+#include "core/stream.h"
 #include "core/wire.h"
 #include "protocol/codec.h"
 
@@ -43,8 +44,8 @@ struct lv_session_inflight {
 
 /* A transfer of the device's own state, from SET_DEVICE_STATE_FD to CHECK_DEVICE_STATE. */
 struct lv_state {
-	int fd; /* of the front-end's pipe, -1 = all went through, or nothing will */
-	bool pending, save, socket;
+	struct lv_stream end; /* of the front-end's pipe; none: all went through, or nothing will */
+	bool pending, save;
 	int err; /* why it failed */
 	uint8_t *buf;
 	uint64_t cap, len, off; /* off: bytes of a saved state that have left */

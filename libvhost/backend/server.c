@@ -67,7 +67,7 @@ void lv_backend_rewatch(struct libvhost_backend *b)
 	/* a message that waits would be an event all the time */
 	watch(b, LV_W_SOCK, b->conn.held_since ? -1 : b->conn.sock, b->conn.out.len ? EPOLLOUT : EPOLLIN);
 	watch(b, LV_W_CHANNEL, s->channel, s->config_changed ? EPOLLIN | EPOLLOUT : EPOLLIN);
-	watch(b, LV_W_STATE, s->state.fd, s->state.save ? EPOLLOUT : EPOLLIN);
+	watch(b, LV_W_STATE, s->state.end.fd, s->state.save ? EPOLLOUT : EPOLLIN);
 	watch(b, LV_W_TIMER, b->timer_fd, EPOLLIN);
 	arm_timer(b);
 }

@@ -5,15 +5,7 @@
  * off changes nothing. In between it goes through a pipe of the front-end's, a piece per dispatch, never waiting.
  */
 #include <errno.h>
-#include <fcntl.h>
-#include <pthread.h>
-#include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "backend/device.h"
 
@@ -24,16 +16,15 @@
 
 void lv_state_init(struct lv_state *st)
 {
-	*st = (struct lv_state){.fd = -1};
+	*st = (struct lv_state){.end = LV_STREAM_NONE};
 }
 
 static void close_end(struct lv_session *s)
 {
-	if (s->state.fd < 0)
+	if (s->state.end.fd < 0)
 		return;
 	lv_backend_unwatch(s->b, LV_W_STATE);
-	lv_fd_close(s->state.fd);
-	s->state.fd = -1;
+	lv_stream_close(&s->state.end);
 }
 
 void lv_state_drop(struct lv_session *s)
@@ -53,51 +44,6 @@ static void give_up(struct lv_session *s, int err, const char *why)
 	st->err = lv_fail(&s->b->err, err, err == -ETIMEDOUT ? LIBVHOST_EK_TIMEOUT : LIBVHOST_EK_PROTOCOL,
 			  "back-end: %s device state: %s after %llu bytes", st->save ? "saving" : "loading", why,
 			  (unsigned long long)(st->save ? st->off : st->len));
-}
-
-/* write(2), but who has no reader any more hears it from the return value only: SIGPIPE is the host's. */
-static ssize_t write_quietly(int fd, const void *buf, size_t len)
-{
-	const struct timespec at_once = {0};
-	sigset_t sigpipe, old, pending;
-	bool others;
-	ssize_t n;
-	int err;
-
-	sigemptyset(&sigpipe);
-	sigaddset(&sigpipe, SIGPIPE);
-	pthread_sigmask(SIG_BLOCK, &sigpipe, &old);
-	others = sigpending(&pending) == 0 && sigismember(&pending, SIGPIPE);
-	n = write(fd, buf, len);
-	err = errno;
-	while (n < 0 && err == EPIPE && !others && sigtimedwait(&sigpipe, NULL, &at_once) < 0 && errno == EINTR)
-		;
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	errno = err;
-	return n;
-}
-
-/* The call that answers leave by: a sandbox for control messages knows no other. */
-static ssize_t send_bytes(int fd, uint8_t *buf, size_t len)
-{
-	struct iovec iov = {.iov_base = buf, .iov_len = len};
-	struct mmsghdr m = {.msg_hdr = {.msg_iov = &iov, .msg_iovlen = 1}};
-	const int n = sendmmsg(fd, &m, 1, MSG_DONTWAIT | MSG_NOSIGNAL);
-
-	return n < 0 ? -1 : (ssize_t)m.msg_len;
-}
-
-static ssize_t move_bytes(const struct lv_state *st, uint8_t *buf, size_t len)
-{
-	ssize_t n;
-
-	do {
-		if (st->socket)
-			n = st->save ? send_bytes(st->fd, buf, len) : recv(st->fd, buf, len, MSG_DONTWAIT);
-		else
-			n = st->save ? write_quietly(st->fd, buf, len) : read(st->fd, buf, len);
-	} while (n < 0 && errno == EINTR);
-	return n < 0 ? -errno : n;
 }
 
 /* Room for one byte more than there may be, which shows who sends too much. */
@@ -128,11 +74,11 @@ static ssize_t move(struct lv_session *s)
 	if (n < 0)
 		return n;
 	if (st->save) {
-		n = st->off < st->len ? move_bytes(st, st->buf + st->off, st->len - st->off) : 0;
+		n = st->off < st->len ? lv_stream_move(&st->end, st->buf + st->off, st->len - st->off) : 0;
 		st->off += n > 0 ? (uint64_t)n : 0;
 		return n;
 	}
-	n = move_bytes(st, st->buf + st->len, st->cap - st->len);
+	n = lv_stream_move(&st->end, st->buf + st->len, st->cap - st->len);
 	st->len += n > 0 ? (uint64_t)n : 0;
 	return st->len > s->b->opts.state_max ? -EFBIG : n;
 }
@@ -143,11 +89,11 @@ void lv_state_turn(struct lv_session *s)
 	uint64_t moved = 0;
 	ssize_t n = 1;
 
-	while (st->fd >= 0 && n > 0 && moved < TURN_BYTES) {
+	while (st->end.fd >= 0 && n > 0 && moved < TURN_BYTES) {
 		n = move(s);
 		moved += n > 0 ? (uint64_t)n : 0;
 	}
-	if (st->fd < 0)
+	if (st->end.fd < 0)
 		return;
 	if (moved)
 		st->since = lv_now(s->b->ctx);
@@ -164,7 +110,7 @@ void lv_state_turn(struct lv_session *s)
 /* Only a reader has to hurry: who writes may wait for another host, and costs nothing meanwhile. */
 uint64_t lv_state_deadline(const struct lv_session *s)
 {
-	return s->state.fd >= 0 && s->state.save ? s->state.since + s->b->opts.timeout_ms * LV_NS_PER_MS : 0;
+	return s->state.end.fd >= 0 && s->state.save ? s->state.since + s->b->opts.timeout_ms * LV_NS_PER_MS : 0;
 }
 
 /* vhost-user spec, "Suspended device state": its state holds still while no ring runs. */
@@ -177,43 +123,15 @@ static int check_suspended(struct lv_session *s)
 	return 0;
 }
 
-/*
- * O_NONBLOCK belongs to all who hold the same opened end, and a peer may take it away while we write. So the pipe is
- * opened once more for us alone; where that is not allowed (another user's pipe, no /proc) the flag has to do.
- */
-static int own_end(int fd, bool save)
+/* The pipe's end for us. */
+static int take_end(struct lv_session *s, int fd, bool save, struct lv_stream *end)
 {
-	char path[32];
-	int own;
+	const int rc = lv_stream_take(end, fd, save);
 
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	own = open(path, (save ? O_WRONLY : O_RDONLY) | O_NONBLOCK | O_CLOEXEC);
-	if (own < 0) {
-		own = lv_fd_dup(fd);
-		if (own >= 0)
-			fcntl(own, F_SETFL, fcntl(own, F_GETFL) | O_NONBLOCK);
-	}
-	return own;
-}
-
-/* Pipes and stream sockets: behind other files may be a program that lets us wait. */
-static int take_end(struct lv_session *s, int fd, bool save, bool *socket)
-{
-	const int flags = fcntl(fd, F_GETFL), wrong = save ? O_RDONLY : O_WRONLY;
-	socklen_t len = sizeof(int);
-	int type = 0, rc = -EINVAL;
-	struct stat st;
-
-	if (flags >= 0 && !(flags & O_PATH) && (flags & O_ACCMODE) != wrong && fstat(fd, &st) == 0) {
-		*socket = S_ISSOCK(st.st_mode);
-		if (S_ISFIFO(st.st_mode))
-			return own_end(fd, save);
-		if (*socket && getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) == 0 && type == SOCK_STREAM)
-			return lv_fd_dup(fd);
-	}
-	return lv_fail(&s->b->err, rc, LIBVHOST_EK_PROTOCOL,
-		       "back-end: SET_DEVICE_STATE_FD: the descriptor is not the %s end of a pipe",
-		       save ? "writing" : "reading");
+	return rc == -EINVAL ? lv_fail(&s->b->err, rc, LIBVHOST_EK_PROTOCOL,
+				       "back-end: SET_DEVICE_STATE_FD: the descriptor is not the %s end of a pipe",
+				       save ? "writing" : "reading")
+			     : rc;
 }
 
 static int save(struct lv_session *s, uint8_t **buf, uint64_t *len)
@@ -237,17 +155,15 @@ static int save(struct lv_session *s, uint8_t **buf, uint64_t *len)
 /* A transfer that is under way is given up for the new one. */
 int lv_state_begin(struct lv_session *s, struct libvhost_req *req)
 {
-	struct lv_state st = {.fd = -1, .pending = true, .save = req->arg.transfer.direction == SAVE};
+	struct lv_state st = {.end = LV_STREAM_NONE, .pending = true, .save = req->arg.transfer.direction == SAVE};
 	int rc = check_suspended(s);
 
-	if (rc == 0) {
-		st.fd = take_end(s, req->fd, st.save, &st.socket);
-		rc = st.fd < 0 ? st.fd : 0;
-	}
+	if (rc == 0)
+		rc = take_end(s, req->fd, st.save, &st.end);
 	if (rc == 0 && st.save)
 		rc = save(s, &st.buf, &st.len);
 	if (rc < 0) {
-		lv_fd_close(st.fd);
+		lv_stream_close(&st.end);
 		return rc;
 	}
 	lv_state_drop(s);
@@ -269,7 +185,7 @@ static int end(struct lv_session *s)
 			       "back-end: CHECK_DEVICE_STATE without SET_DEVICE_STATE_FD before");
 	if (rc < 0)
 		return rc; /* said when it happened */
-	if (st->fd >= 0)
+	if (st->end.fd >= 0)
 		return lv_fail(&b->err, -EBUSY, LIBVHOST_EK_STATE,
 			       "back-end: CHECK_DEVICE_STATE in the middle of the transfer: %s first",
 			       st->save ? "read to the end" : "close the pipe");
@@ -290,7 +206,7 @@ int lv_state_check(struct lv_session *s, struct libvhost_req *req)
 	do { /* what was written before the question counts, and it is no more than state_max */
 		before = s->state.len + s->state.off;
 		lv_state_turn(s);
-	} while (s->state.fd >= 0 && s->state.len + s->state.off != before);
+	} while (s->state.end.fd >= 0 && s->state.len + s->state.off != before);
 	rc = end(s);
 	lv_state_drop(s);
 	req->result[0] = 0;
