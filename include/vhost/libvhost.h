@@ -16,6 +16,7 @@
 #include <vhost/ops.h>
 #include <vhost/req.h>
 #include <vhost/share.h>
+#include <vhost/state.h>
 #include <vhost/transport.h>
 #include <vhost/vq.h>
 #include <vhost/worker.h>

@@ -16,9 +16,17 @@ static const char *const state_names[] = {
 };
 
 static const char *const op_names[] = {
-	[LV_OP_NONE] = "nothing",  [LV_OP_INIT] = "init",	    [LV_OP_ADD_PART] = "add_part",
-	[LV_OP_START] = "start",   [LV_OP_STOP] = "stop",	    [LV_OP_RESET] = "reset",
-	[LV_OP_MEMORY] = "commit", [LV_OP_RECONNECT] = "reconnect", [LV_OP_REQUEST] = "another request",
+	[LV_OP_NONE] = "nothing",
+	[LV_OP_INIT] = "init",
+	[LV_OP_ADD_PART] = "add_part",
+	[LV_OP_START] = "start",
+	[LV_OP_STOP] = "stop",
+	[LV_OP_RESET] = "reset",
+	[LV_OP_MEMORY] = "commit",
+	[LV_OP_RECONNECT] = "reconnect",
+	[LV_OP_REQUEST] = "another request",
+	[LV_OP_SAVE_STATE] = "save_state",
+	[LV_OP_LOAD_STATE] = "load_state",
 };
 
 bool lv_dev_in_callback(const struct libvhost_dev *dev)
@@ -103,6 +111,8 @@ void lv_dev_occupy(struct libvhost_dev *dev, enum lv_op_kind kind)
 	op->kind = kind;
 	op->async = op->automatic = op->undo = op->opening = op->patient = false;
 	op->failed = op->result = 0;
+	op->step = NULL;
+	op->look_at = UINT64_MAX;
 	atomic_store(&op->cancelled, 0);
 	dev->renewed |= kind != LV_OP_REQUEST;
 	enter_inside(dev);

@@ -52,6 +52,7 @@ void lv_dev_free(struct libvhost_dev *dev)
 		lv_queues_drop_all(dev);
 	if (dev->rec)
 		lv_inflight_drop(dev);
+	lv_transfer_drop(dev);
 	lv_fd_close(dev->op.inflight_fd);
 	lv_fd_close(dev->config_irq.fd);
 	lv_fd_close(dev->wake_fd);
@@ -109,6 +110,7 @@ struct libvhost_dev *lv_dev_new(struct libvhost_ctx *ctx, const struct libvhost_
 		memset(dev->fds, 0xff, o->num_queues * sizeof(*dev->fds)); /* -1 everywhere */
 	dev->wake_fd = lv_eventfd();
 	lv_backoff_init(dev);
+	lv_transfer_init(dev);
 	if (dev->rec && dev->op.work && dev->fds && dev->err_ours && dev->bound && dev->parts) {
 		dev->rec->config_size = o->config_size;
 		return dev;

@@ -16,10 +16,11 @@
 #include "device/parts.h"
 #include "device/plan.h"
 #include "device/share.h"
+#include "device/transfer.h"
 #include "transport/transport.h"
 
 #define LV_MAX_PARTS	64u
-#define LV_POLL_MAX	(LV_MAX_PARTS * LV_TRANSPORT_POLLFDS + LIBVHOST_MAX_QUEUES + 1u)
+#define LV_POLL_MAX	(LV_MAX_PARTS * LV_TRANSPORT_POLLFDS + LIBVHOST_MAX_QUEUES + 2u)
 #define LV_EVENTS	64u
 #define LV_EVENTS_PAUSE 48u /* above it no back-end request is read: the rest is for the library's own reports */
 #define LV_NEWS		3u  /* kinds of events that a queue has once at most */
@@ -31,6 +32,8 @@ enum lv_op_kind {
 	LV_OP_STOP = LIBVHOST_OPERATION_STOP,
 	LV_OP_RESET = LIBVHOST_OPERATION_RESET,
 	LV_OP_RECONNECT = LIBVHOST_OPERATION_RECONNECT,
+	LV_OP_SAVE_STATE = LIBVHOST_OPERATION_SAVE_STATE,
+	LV_OP_LOAD_STATE = LIBVHOST_OPERATION_LOAD_STATE,
 	LV_OP_ADD_PART = 100, /* never asynchronous from here on */
 	LV_OP_MEMORY,
 	LV_OP_REQUEST /* short: further callers wait for its end instead of -EBUSY */
@@ -64,7 +67,8 @@ struct lv_part {
 	uint32_t poll_at, polls; /* its share of the last collected wait */
 };
 
-/* One wait of a device: the wake eventfd, the parts' descriptors, the queues' error eventfds. */
+/* One wait of a device: the wake eventfd, the parts' descriptors, the pipe of a transfer, the queues' error eventfds.
+ */
 struct lv_wait {
 	struct pollfd fds[LV_POLL_MAX];
 	uint32_t count, first_err;
@@ -79,8 +83,12 @@ struct lv_operation {
 	bool undo;	/* a failed start is being taken back */
 	bool opening;	/* the transports are not connected yet */
 	bool patient;	/* a peer that is not there yet is waited for */
-	int failed;	/* first failure of a plan, until ended() is told */
-	int result;	/* what the caller gets */
+	/* What the operation does besides plans, until it is done: 1 done, 0 not yet, negative failed. NULL = nothing.
+	 * It is called when a descriptor of the device or the transfer is ready, at look_at and at the deadline. */
+	int (*step)(struct libvhost_dev *dev);
+	uint64_t look_at;
+	int failed; /* first failure of a plan, until ended() is told */
+	int result; /* what the caller gets */
 	atomic_int cancelled;
 	uint64_t deadline;
 	struct lv_record *work; /* there from birth to death: a stop needs no memory */
@@ -150,6 +158,7 @@ struct libvhost_dev {
 	struct lv_inflight_file inflight;
 	struct lv_config_irq config_irq;
 	struct lv_backoff backoff;
+	struct lv_transfer transfer;
 	bool ack_all_next;   /* the last failure could not be attributed to a request */
 	uint32_t ack_policy; /* of the transports at present */
 	bool mem_unknown;    /* the peer holds a mixture of memory regions: only a new connection helps */

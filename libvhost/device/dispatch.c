@@ -24,6 +24,9 @@ uint32_t lv_dev_collect(struct libvhost_dev *dev, struct lv_wait *w, bool err)
 		part->polls = part->deaf ? 0 : lv_transport_pollfds(part->t, w->fds + n, LV_TRANSPORT_POLLFDS);
 		n += part->polls;
 	}
+	if (dev->transfer.phase == LV_TRANSFER_MOVES && dev->transfer.end.fd >= 0)
+		w->fds[n++] = (struct pollfd){.fd = dev->transfer.end.fd,
+					      .events = dev->transfer.end.writes ? POLLOUT : POLLIN};
 	w->first_err = n;
 	pthread_mutex_lock(&dev->lock);
 	for (uint32_t q = 0; err && q < dev->rec->num_queues; q++) {
@@ -59,7 +62,7 @@ uint64_t lv_dev_due(struct libvhost_dev *dev)
 
 		return next < op->deadline ? next : op->deadline;
 	}
-	return op->deadline;
+	return op->step && op->look_at < op->deadline ? op->look_at : op->deadline;
 }
 
 void lv_dev_wake(struct libvhost_dev *dev)

@@ -243,6 +243,14 @@ int lv_op_settle(struct libvhost_dev *dev)
 				op->failed = r;
 			op->opening = false;
 		}
+		if (op->step) {
+			r = op->step(dev);
+			if (r == 0)
+				return 0;
+			if (r < 0)
+				op->failed = r;
+			op->step = NULL;
+		}
 		if (op->failed && ends_at_once(dev))
 			lv_op_abort(dev);
 		else if (lv_op_running(dev))

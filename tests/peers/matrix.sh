@@ -68,6 +68,10 @@ for version in new old; do
 	# shellcheck disable=SC2086 # one word or none
 	check "rust_$version: shared objects and windows" \
 		recorded rust_$version "$top_builddir/tests/peers/share" user:s disk.img $other
+	if [ $version = new ]; then
+		check "rust_new: device state" recorded rust_new "$top_builddir/tests/peers/state" save user:s disk.state
+		check "rust_new: and back" recorded rust_new "$top_builddir/tests/peers/state" load user:s disk.state
+	fi
 	compare rust_$version "$(crate $version vhost-user-backend)"
 	end_peer "$first"
 	end_peer "$rust_pid"

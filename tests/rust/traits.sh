@@ -18,6 +18,14 @@ LIBVHOST_BACKEND_SOCKET=$work/own.sock
 check "rust-vmm's front-end and libvhost's find our back-end equal" \
 	cargo test --release --locked --test traits -- --test-threads 1
 check "rust-vmm's front-end takes what our back-end asks for" cargo test --release --locked --test channel
+mkfifo "$work/keys"
+exec 8<>"$work/keys"
+"$vhostctl" serve console --socket "$work/console.sock" --input "$work/keys" --output /dev/null \
+	>>"$work/serve.log" 2>&1 &
+pids="$pids $!"
+wait_for_socket "$work/console.sock"
+check "rust-vmm's front-end saves and loads the state of our console" \
+	env LIBVHOST_CONSOLE_SOCKET="$work/console.sock" cargo test --release --locked --test state
 
 "$top_srcdir/bench/start" "$top_builddir" >"$work/bench" 2>&1
 sed 's/^/# /' "$work/bench"

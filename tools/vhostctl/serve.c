@@ -161,7 +161,8 @@ static int bind_and_loop(const struct args *a, struct libvhost_backend *backend)
 static int serve(const struct args *a, struct libvhost_ctx *ctx)
 {
 	const struct device *d = a->device;
-	const struct libvhost_backend_ops ops = {.size = sizeof(ops), .serve = d->serve};
+	const struct libvhost_backend_ops ops = {
+		.size = sizeof(ops), .serve = d->serve, .save_state = d->save_state, .load_state = d->load_state};
 	struct libvhost_worker_opts worker = {
 		.size = sizeof(worker),
 		.flags = d->num_files ? a->flags : a->flags & ~LIBVHOST_WORKER_IO_URING,

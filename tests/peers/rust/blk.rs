@@ -10,9 +10,11 @@ use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 
-use vhost::vhost_user::message::{VhostUserProtocolFeatures, VhostUserVirtioFeatures};
 #[cfg(feature = "current")]
-use vhost::vhost_user::message::{VhostUserShMemConfig, VhostUserSharedMsg};
+use vhost::vhost_user::message::{
+    VhostTransferStateDirection, VhostTransferStatePhase, VhostUserShMemConfig, VhostUserSharedMsg,
+};
+use vhost::vhost_user::message::{VhostUserProtocolFeatures, VhostUserVirtioFeatures};
 use vhost::vhost_user::Backend;
 use vhost_user_backend::{bitmap::BitmapMmapRegion, VhostUserBackend, VhostUserDaemon, VringRwLock, VringT};
 use virtio_bindings::virtio_blk::*;
@@ -28,6 +30,8 @@ use vmm_sys_util::eventfd::{EventFd, EFD_NONBLOCK};
 
 mod channel;
 use channel::Channel;
+#[cfg(feature = "current")]
+mod state;
 
 type Memory = GuestMemoryMmap<BitmapMmapRegion>;
 type AtomicMemory = GuestMemoryAtomic<Memory>;
@@ -44,6 +48,10 @@ struct Disk {
     event_idx: AtomicBool,
     memory: AtomicMemory,
     channel: Channel,
+    #[cfg(feature = "current")]
+    state: state::State,
+    #[cfg(feature = "current")]
+    transfers: state::Transfers,
 }
 
 /// One buffer of a request.
@@ -166,6 +174,8 @@ impl VhostUserBackend for Disk {
         } else {
             VhostUserProtocolFeatures::empty()
         };
+        #[cfg(feature = "current")]
+        let since_2025 = since_2025 | state::features();
         since_2025
             | channel::features()
             | VhostUserProtocolFeatures::MQ
@@ -196,6 +206,22 @@ impl VhostUserBackend for Disk {
     #[cfg(feature = "current")]
     fn get_shared_object(&self, object: VhostUserSharedMsg) -> io::Result<File> {
         channel::shared(object, &self.file)
+    }
+
+    #[cfg(feature = "current")]
+    fn set_device_state_fd(
+        &self,
+        direction: VhostTransferStateDirection,
+        _phase: VhostTransferStatePhase,
+        pipe: File,
+    ) -> io::Result<Option<File>> {
+        self.transfers.set(self.state.begin(direction, pipe));
+        Ok(None)
+    }
+
+    #[cfg(feature = "current")]
+    fn check_device_state(&self) -> io::Result<()> {
+        self.transfers.check()
     }
 
     #[cfg(feature = "current")]
@@ -243,6 +269,8 @@ fn main() {
         eprintln!("usage: blk SOCKET FILE QUEUES");
         std::process::exit(2);
     };
+    #[cfg(feature = "current")]
+    let state = state::State::default();
     loop {
         let file = File::options().read(true).write(true).open(path).expect("file");
         let sectors = file.metadata().expect("file size").len() / SECTOR;
@@ -254,6 +282,10 @@ fn main() {
             event_idx: AtomicBool::new(false),
             memory: memory.clone(),
             channel: Channel::default(),
+            #[cfg(feature = "current")]
+            state: state.clone(),
+            #[cfg(feature = "current")]
+            transfers: state::Transfers::default(),
         });
         let mut daemon = VhostUserDaemon::new("blk".to_owned(), disk, memory).expect("daemon");
         if let Err(e) = daemon.serve(socket) {

@@ -71,6 +71,28 @@ static int console_bind(struct device *d, struct libvhost_backend *backend)
 	return libvhost_backend_watch_fd(backend, 0, d->files[0]);
 }
 
+/* Its state: what was read from the terminal and is not the guest's yet. */
+static int64_t console_save(void *arg, void *buf, uint64_t cap)
+{
+	const struct console *con = arg;
+
+	if (cap < con->len)
+		return -ENOSPC;
+	memcpy(buf, con->waiting, con->len);
+	return con->len;
+}
+
+static int console_load(void *arg, const void *buf, uint64_t len)
+{
+	struct console *con = arg;
+
+	if (len > sizeof(con->waiting))
+		return -EINVAL;
+	memcpy(con->waiting, buf, len);
+	con->len = (uint32_t)len;
+	return 0;
+}
+
 static void console_close(struct device *d)
 {
 	close(d->files[0]);
@@ -137,6 +159,8 @@ static struct console console = {
 		   .open = console_open,
 		   .bind = console_bind,
 		   .serve = console_serve,
+		   .save_state = console_save,
+		   .load_state = console_load,
 		   .close = console_close},
 };
 struct device *const console_device = &console.device;

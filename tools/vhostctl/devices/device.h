@@ -21,6 +21,9 @@ struct device {
 	/* Binds descriptors that queues wait for, once the back-end exists. NULL = none. */
 	int (*bind)(struct device *d, struct libvhost_backend *backend);
 	int (*serve)(void *arg, uint32_t queue, struct libvhost_vq *vq); /* arg is the device */
+	/* What a migration takes along; NULL = nothing. As in struct libvhost_backend_ops. */
+	int64_t (*save_state)(void *arg, void *buf, uint64_t cap);
+	int (*load_state)(void *arg, const void *buf, uint64_t len);
 	void (*close)(struct device *d);
 	/* set by open */
 	char summary[80]; /* what is served */
