@@ -12,11 +12,11 @@
 struct args {
 	struct device *device;
 	const char *socket;
-	uint32_t queues, workers, poll_us, caps, action, flags;
+	uint32_t queues, workers, poll_us, caps, action, sandbox, flags;
 	bool connect, once, quiet;
 };
 
-enum { OPT_BUSY = 1000, OPT_CAPS_DROP, OPT_CONNECT, OPT_KILL, OPT_NO_URING, OPT_ONCE, OPT_POLL };
+enum { OPT_BUSY = 1000, OPT_CAPS_DROP, OPT_CONNECT, OPT_KILL, OPT_NO_SANDBOX, OPT_NO_URING, OPT_ONCE, OPT_POLL };
 
 static const struct argp_option options[] = {
 	{"socket", 's', "PATH", 0, "listen here (required)", 0},
@@ -25,6 +25,7 @@ static const struct argp_option options[] = {
 	{"poll", OPT_POLL, "US", 0, "poll so many microseconds before sleeping (default 0)", 0},
 	{"busy", OPT_BUSY, NULL, 0, "never sleep while a queue runs", 0},
 	{"no-io-uring", OPT_NO_URING, NULL, 0, "read and write files one request at a time", 0},
+	{"no-sandbox", OPT_NO_SANDBOX, NULL, 0, "workers without a sandbox, to measure what it costs", 0},
 	{"caps-drop", OPT_CAPS_DROP, NULL, 0, "drop the workers' capabilities even if this process could change ids",
 	 0},
 	{"kill", OPT_KILL, NULL, 0, "end the process when a worker makes a forbidden system call", 0},
@@ -74,6 +75,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		return 0;
 	case OPT_BUSY:
 		a->flags |= LIBVHOST_WORKER_BUSY;
+		return 0;
+	case OPT_NO_SANDBOX:
+		a->sandbox = LIBVHOST_SANDBOX_OFF;
 		return 0;
 	case OPT_NO_URING:
 		a->flags &= ~LIBVHOST_WORKER_IO_URING;
@@ -167,6 +171,7 @@ static int serve(const struct args *a, struct libvhost_ctx *ctx)
 		.size = sizeof(worker),
 		.flags = d->num_files ? a->flags : a->flags & ~LIBVHOST_WORKER_IO_URING,
 		.role = d->role,
+		.sandbox = a->sandbox,
 		.action = a->action,
 		.caps = a->caps,
 		.poll_us = a->poll_us,

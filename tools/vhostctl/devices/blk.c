@@ -116,8 +116,10 @@ static int execute(struct blk *b, struct libvhost_io *io, struct libvhost_vq *vq
 	if (b->journal && io->op <= LIBVHOST_IO_WRITE)
 		b->journal[io->offset / BLK_SECTOR]++; /* before it touches data */
 	io->done = disk_is_done;
-	if (!b->ram)
+	if (!b->ram && !b->null)
 		return libvhost_vq_io(vq, io) < 0 ? BLK_S_IOERR : PENDING;
+	if (b->null)
+		return BLK_S_OK;
 	if (io->op <= LIBVHOST_IO_WRITE)
 		pieces_copy(&(struct pieces){io->iov, io->num_iov}, b->ram + io->offset, io->len,
 			    io->op == LIBVHOST_IO_READ);

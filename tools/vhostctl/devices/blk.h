@@ -36,6 +36,7 @@ struct blk_queue {
 struct blk {
 	struct device device; /* first */
 	uint8_t *ram;	      /* NULL = files[0] of the worker, [1] for buffers that files[0] cannot take */
+	bool null;	      /* neither: requests are checked and answered, no data is touched */
 	uint64_t size;	      /* bytes, multiple of 512 */
 	uint32_t align;	      /* of buffers for files[0] */
 	bool read_only;

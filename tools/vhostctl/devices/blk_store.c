@@ -16,15 +16,16 @@
 
 static struct blk_options {
 	const char *file, *journal;
-	uint64_t ram;
+	uint64_t ram, null;
 	bool direct, read_only;
 } given;
 
-enum { OPT_DIRECT = 2000, OPT_JOURNAL, OPT_READ_ONLY };
+enum { OPT_DIRECT = 2000, OPT_JOURNAL, OPT_NULL, OPT_READ_ONLY };
 
 static const struct argp_option options[] = {
 	{"file", 'f', "FILE", 0, "serve this file or block device", 0},
 	{"ram", 'r', "BYTES", 0, "serve so much memory", 0},
+	{"null", OPT_NULL, "BYTES", 0, "serve nothing of that size: requests succeed, data stays as it is", 0},
 	{"direct", OPT_DIRECT, NULL, 0, "go around the page cache (O_DIRECT)", 0},
 	{"read-only", OPT_READ_ONLY, NULL, 0, "refuse writes", 0},
 	{"journal", OPT_JOURNAL, "FILE", 0,
@@ -46,6 +47,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case OPT_DIRECT:
 		o->direct = true;
 		return 0;
+	case OPT_NULL:
+		o->null = parse_number(state, "--null", arg, BLK_SECTOR, 1ull << 50);
+		return 0;
 	case OPT_READ_ONLY:
 		o->read_only = true;
 		return 0;
@@ -60,6 +64,13 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 static const struct argp argp = {options, parse, NULL, NULL, NULL, NULL, NULL};
 
 static struct blk_config config;
+
+static int open_null(struct blk *b)
+{
+	b->size = given.null / BLK_SECTOR * BLK_SECTOR;
+	b->null = true;
+	return 0;
+}
 
 static int open_ram(struct blk *b)
 {
@@ -129,7 +140,7 @@ static void describe(struct blk *b, uint32_t queues)
 	b->device.features = 1ull << BLK_F_SEG_MAX | 1ull << BLK_F_BLK_SIZE | 1ull << BLK_F_FLUSH |
 			     1ull << BLK_F_DISCARD | 1ull << BLK_F_WRITE_ZEROES | (queues > 1 ? 1ull << BLK_F_MQ : 0) |
 			     (b->read_only ? 1ull << BLK_F_RO : 0);
-	snprintf(b->id, sizeof(b->id), "vhostctl-%s", given.file ? "file" : "ram");
+	snprintf(b->id, sizeof(b->id), "vhostctl-%s", given.file ? "file" : given.ram ? "ram" : "null");
 	snprintf(b->device.summary, sizeof(b->device.summary), "%" PRIu64 " bytes", b->size);
 }
 
@@ -137,10 +148,10 @@ static int open_blk(struct device *d, uint32_t queues)
 {
 	struct blk *b = (struct blk *)d;
 
-	if (!given.file == !given.ram)
-		return complain("blk: give either --file or --ram");
+	if (!!given.file + !!given.ram + !!given.null != 1)
+		return complain("blk: give one of --file, --ram and --null");
 	b->read_only = given.read_only;
-	if (given.file ? open_file(b) || open_journal(b) : open_ram(b) || open_journal(b))
+	if ((given.file ? open_file(b) : given.ram ? open_ram(b) : open_null(b)) || open_journal(b))
 		return 1;
 	if (given.file && blk_make_queues(b, queues) < 0)
 		return complain("out of memory");
