@@ -65,7 +65,7 @@ static void run_rounds(void)
 	}
 }
 
-/* Returns how many rounds count. */
+/* Returns how many rounds were quiet. All count when most were not. */
 static int judge_rounds(void)
 {
 	double line[ROUNDS], median;
@@ -79,20 +79,20 @@ static int judge_rounds(void)
 			      b.probes[i].line_us >= median / LINE_MOST;
 		n += b.counts[i];
 	}
-	if (n >= b.rounds / 2 + 1)
-		return n;
 	for (int i = 0; i < b.rounds; i++)
-		b.counts[i] = true;
-	return b.rounds;
+		b.counts[i] |= 2 * n <= b.rounds;
+	return n;
 }
 
-enum value { RATE, PER_CORE, CPU, KICKS, WAITS, SLEEPS, P50, P99 };
+enum value { REQUESTS, RATE, PER_CORE, CPU, KICKS, WAITS, SLEEPS, P50, P99 };
 
 static double value_of(const struct result *r, enum value v)
 {
 	const double n = (double)r->requests;
 
 	switch (v) {
+	case REQUESTS:
+		return n;
 	case RATE:
 		return n / r->seconds;
 	case PER_CORE:
@@ -144,15 +144,16 @@ static void print_mode(int m)
 {
 	const struct load *load = &b.modes[m].load;
 
-	printf("\n%s\n%-16s %10s %10s %10s %9s %8s %8s %8s", b.modes[m].name, "device", "kIOPS", "best", "kIOPS/core",
-	       "ns/req", "kicks", "waits", "sleeps");
+	printf("\n%s\n%-16s %10s %10s %10s %10s %9s %8s %8s %8s", b.modes[m].name, "device", "requests", "kIOPS",
+	       "best", "kIOPS/core", "ns/req", "kicks", "waits", "sleeps");
 	printf(load->latency ? " %8s %8s %7s %7s %7s\n" : "%.0s%.0s %7s\n", "p50 us", "p99 us", "rate x", "core x",
 	       "p99 x");
 	for (int d = 0; d < b.num_devices; d++) {
-		printf("%-16s %10.1f %10.1f %10.1f %9.0f %8.4f %8.4f %8.4f", b.devices[d].name,
-		       over_rounds(m, d, RATE, 0.5) / 1e3, over_rounds(m, d, RATE, 1) / 1e3,
-		       over_rounds(m, d, PER_CORE, 0.5) / 1e3, over_rounds(m, d, CPU, 0.5) * 1e9,
-		       over_rounds(m, d, KICKS, 0.5), over_rounds(m, d, WAITS, 0.5), over_rounds(m, d, SLEEPS, 0.5));
+		printf("%-16s %10.0f %10.1f %10.1f %10.1f %9.0f %8.4f %8.4f %8.4f", b.devices[d].name,
+		       over_rounds(m, d, REQUESTS, 0.5), over_rounds(m, d, RATE, 0.5) / 1e3,
+		       over_rounds(m, d, RATE, 1) / 1e3, over_rounds(m, d, PER_CORE, 0.5) / 1e3,
+		       over_rounds(m, d, CPU, 0.5) * 1e9, over_rounds(m, d, KICKS, 0.5), over_rounds(m, d, WAITS, 0.5),
+		       over_rounds(m, d, SLEEPS, 0.5));
 		if (load->latency)
 			printf(" %8.1f %8.1f %7.2f %7.2f %7.2f\n", over_rounds(m, d, P50, 0.5) * 1e6,
 			       over_rounds(m, d, P99, 0.5) * 1e6, ratio(m, d, RATE), ratio(m, d, PER_CORE),
@@ -171,7 +172,8 @@ static void print_all(void)
 		line[i] = b.probes[i].line_us;
 		eventfd[i] = b.probes[i].eventfd_us;
 	}
-	printf("%d of %d rounds count; cache line there and back %.2f us, eventfd %.1f us (medians)\n", n, b.rounds,
+	printf("%d of %d rounds were quiet%s; cache line there and back %.2f us, eventfd %.1f us (medians)\n", n,
+	       b.rounds, 2 * n <= b.rounds ? ", too few: all count" : ", only these count",
 	       quantile(line, b.rounds, 0.5), quantile(eventfd, b.rounds, 0.5));
 	for (int m = 0; m < b.num_modes; m++)
 		print_mode(m);

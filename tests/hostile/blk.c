@@ -39,7 +39,6 @@ static void serve_file(struct blkrig *b)
 	CHECK(b->store != MAP_FAILED);
 	b->dev.device.num_files = o.num_files = 1;
 	o.files = &b->file;
-	CHECK_EQ(blk_make_queues(&b->dev, 1), 0);
 	CHECK_EQ(libvhost_worker_new(b->r.g.ctx, &o, &b->w), 0);
 }
 
@@ -49,6 +48,7 @@ static void blk_open(struct blkrig *b, bool file)
 	rig_memory(&b->r, NUM, 0);
 	rig_device(&b->r);
 	b->dev = (struct blk){.size = STORE, .id = "store", .align = 1};
+	CHECK_EQ(blk_make_queues(&b->dev, 1), 0);
 	if (file) {
 		serve_file(b);
 	} else {
@@ -65,9 +65,9 @@ static void blk_close(struct blkrig *b)
 	} else {
 		libvhost_worker_free(b->w);
 		munmap(b->store, STORE);
-		free(b->dev.queues);
 		close(b->file);
 	}
+	free(b->dev.queues);
 	rig_free(&b->r);
 }
 

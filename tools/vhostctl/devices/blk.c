@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
 /*
- * A block device in memory or over a file, as its worker serves it. Sandbox row: block. With memory a request is
- * answered at once; with a file it is started, and answered when the disk has.
+ * A block device in memory, over a file or over nothing, as its worker serves it. Sandbox row: block. With a file a
+ * request is started, and answered when the disk has; else at once.
  */
 #include "devices/blk.h"
 
@@ -24,10 +24,8 @@ static int finish(struct blk_request *r, struct libvhost_vq *vq, int status)
 	rc = libvhost_vq_wrote(vq, r->head, written, r->room - written);
 	if (rc == 0)
 		rc = libvhost_vq_push(vq, r->head, written);
-	if (r->queue) {
-		r->next = r->queue->free;
-		r->queue->free = r;
-	}
+	r->next = r->queue->free;
+	r->queue->free = r;
 	return rc;
 }
 
@@ -116,14 +114,12 @@ static int execute(struct blk *b, struct libvhost_io *io, struct libvhost_vq *vq
 	if (b->journal && io->op <= LIBVHOST_IO_WRITE)
 		b->journal[io->offset / BLK_SECTOR]++; /* before it touches data */
 	io->done = disk_is_done;
-	if (!b->ram && !b->null)
+	if (b->device.num_files)
 		return libvhost_vq_io(vq, io) < 0 ? BLK_S_IOERR : PENDING;
-	if (b->null)
-		return BLK_S_OK;
-	if (io->op <= LIBVHOST_IO_WRITE)
+	if (b->ram && io->op <= LIBVHOST_IO_WRITE)
 		pieces_copy(&(struct pieces){io->iov, io->num_iov}, b->ram + io->offset, io->len,
 			    io->op == LIBVHOST_IO_READ);
-	else if (io->op == LIBVHOST_IO_WRITE_ZEROES) /* what is discarded may stay */
+	else if (b->ram && io->op == LIBVHOST_IO_WRITE_ZEROES) /* what is discarded may stay */
 		memset(b->ram + io->offset, 0, io->len);
 	return BLK_S_OK;
 }
@@ -131,20 +127,19 @@ static int execute(struct blk *b, struct libvhost_io *io, struct libvhost_vq *vq
 int blk_serve(void *arg, uint32_t queue, struct libvhost_vq *vq)
 {
 	struct blk *b = arg;
-	struct blk_request here = {.queue = NULL}, *r = &here;
 
 	for (uint32_t i = 0; i < PER_TURN; i++) {
+		struct blk_request *r = b->queues[queue].free;
 		struct libvhost_chain c = {.size = sizeof(c), .iov_cap = BLK_PIECES};
 		int rc, status;
 
-		if (b->queues && !(r = b->queues[queue].free))
+		if (!r)
 			return LIBVHOST_TURN_WAIT; /* until the disk is done with one */
 		c.iov = r->iov;
 		rc = libvhost_vq_pop(vq, &c);
 		if (rc <= 0)
 			return rc;
-		if (b->queues)
-			b->queues[queue].free = r->next;
+		b->queues[queue].free = r->next;
 		r->head = c.head;
 		status = plan(b, r, &c);
 		if (status == PENDING)

@@ -17,7 +17,7 @@
 
 struct blk_queue;
 
-/* A request whose data is on its way from or to a file. */
+/* A request under way. */
 struct blk_request {
 	struct libvhost_io io; /* first: done() gets it */
 	struct libvhost_iov iov[BLK_PIECES];
@@ -35,15 +35,16 @@ struct blk_queue {
 
 struct blk {
 	struct device device; /* first */
-	uint8_t *ram;	      /* NULL = files[0] of the worker, [1] for buffers that files[0] cannot take */
-	bool null;	      /* neither: requests are checked and answered, no data is touched */
-	uint64_t size;	      /* bytes, multiple of 512 */
-	uint32_t align;	      /* of buffers for files[0] */
+	/* where data is: in files[0] of the worker, [1] for buffers that files[0] cannot take, if there are files; else
+	 * in ram; without either nothing is kept */
+	uint8_t *ram;
+	uint64_t size;	/* bytes, multiple of 512 */
+	uint32_t align; /* of buffers for files[0] */
 	bool read_only;
 	char id[20]; /* what GET_ID answers, not NUL-terminated when full */
 	/* how often a read or write of each sector was begun: shared, so that it outlives a kill; NULL = not counted */
 	_Atomic uint32_t *journal;
-	struct blk_queue *queues; /* when there is a file */
+	struct blk_queue *queues;
 };
 
 /* Memory for the requests of so many queues. 0 or -ENOMEM. */

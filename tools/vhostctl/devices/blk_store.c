@@ -68,7 +68,6 @@ static struct blk_config config;
 static int open_null(struct blk *b)
 {
 	b->size = given.null / BLK_SECTOR * BLK_SECTOR;
-	b->null = true;
 	return 0;
 }
 
@@ -153,7 +152,7 @@ static int open_blk(struct device *d, uint32_t queues)
 	b->read_only = given.read_only;
 	if ((given.file ? open_file(b) : given.ram ? open_ram(b) : open_null(b)) || open_journal(b))
 		return 1;
-	if (given.file && blk_make_queues(b, queues) < 0)
+	if (blk_make_queues(b, queues) < 0)
 		return complain("out of memory");
 	describe(b, queues);
 	return 0;
