@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/*
+ * A network card without a wire, on the pull API and never sleeping, as DPDK's devices are used: what bench/net sets
+ * beside net_vhost. Frames go through memory of this process, once in and once out, as they do there.
+ *
+ * Usage: net_card SOCKET loop|drop|flood: frames come back; are thrown away; arrive as fast as the guest takes them.
+ */
+#include <endian.h>
+#include <errno.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <vhost/libvhost.h>
+
+#include "devices/pieces.h"
+#include "net_wire.h"
+
+#define FRAME	   2048u
+#define BURST	   32u
+#define PIECES	   8u
+#define LOOK_EVERY 4096u /* turns between looks at control messages */
+#define FLOOD_LEN  60u
+
+enum { RECEIVE, TRANSMIT, QUEUES };
+#define EVENT_IDX (1ull << 29)
+#define PACKED	  (1ull << 34)
+#define IN_ORDER  (1ull << 35)
+
+static struct frame {
+	uint32_t len;
+	uint8_t bytes[FRAME];
+} frames[BURST];
+
+static int fail(const char *what, int rc)
+{
+	fprintf(stderr, "net_card: %s: %s\n", what, strerror(-rc));
+	return 1;
+}
+
+/* Frames of the guest; 0 when there are none. */
+static uint32_t take(struct libvhost_vq *vq)
+{
+	uint32_t n = 0;
+
+	for (; n < BURST; n++) {
+		struct libvhost_iov iov[PIECES];
+		struct libvhost_chain c = {.size = sizeof(c), .iov = iov, .iov_cap = PIECES};
+		struct pieces frame = {.iov = iov};
+
+		if (libvhost_vq_pop(vq, &c) != 1)
+			break;
+		frame.n = c.n_read;
+		pieces_skip(&frame, sizeof(struct net_header));
+		frames[n].len = (uint32_t)pieces_copy(&frame, frames[n].bytes, FRAME, false);
+		if (libvhost_vq_push(vq, c.head, 0) < 0)
+			break;
+	}
+	if (n)
+		libvhost_vq_flush(vq);
+	return n;
+}
+
+/* Frames for the guest; what it has no buffer for is lost. */
+static void give(struct libvhost_vq *vq, uint32_t n)
+{
+	struct net_header header = {.num_buffers = htole16(1)};
+	uint32_t done = 0;
+
+	for (; done < n; done++) {
+		struct libvhost_iov iov[PIECES];
+		struct libvhost_chain c = {.size = sizeof(c), .iov = iov, .iov_cap = PIECES};
+		struct pieces room;
+		uint64_t written = 0;
+
+		if (libvhost_vq_pop(vq, &c) != 1)
+			break;
+		room = (struct pieces){iov + c.n_read, c.n_write};
+		if (c.write_len >= sizeof(header) + frames[done].len) {
+			written = pieces_copy(&room, &header, sizeof(header), true);
+			written += pieces_copy(&room, frames[done].bytes, frames[done].len, true);
+		}
+		if (libvhost_vq_push(vq, c.head, written) < 0)
+			break;
+	}
+	if (done)
+		libvhost_vq_flush(vq);
+}
+
+static void serve(struct libvhost_vq *vqs[QUEUES], bool loop, bool flood)
+{
+	uint32_t n = vqs[TRANSMIT] ? take(vqs[TRANSMIT]) : 0;
+
+	if (flood)
+		for (n = 0; n < BURST; n++)
+			frames[n].len = FLOOD_LEN;
+	if (vqs[RECEIVE] && n && (loop || flood))
+		give(vqs[RECEIVE], n);
+}
+
+static struct libvhost_vq *queue(struct libvhost_backend *backend, uint32_t n)
+{
+	struct libvhost_vq *vq = NULL;
+	int kick_fd;
+
+	if (libvhost_backend_queue(backend, n, &vq, &kick_fd) < 0 || libvhost_vq_notify_enable(vq, 0) < 0)
+		return NULL;
+	return vq;
+}
+
+int main(int argc, char **argv)
+{
+	const struct libvhost_backend_opts opts = {.size = sizeof(opts),
+						   .flags = LIBVHOST_BACKEND_PULL,
+						   .virtio_id = VIRTIO_ID_NET,
+						   .num_queues = QUEUES,
+						   .features = EVENT_IDX | PACKED | IN_ORDER};
+	struct libvhost_backend *backend;
+	struct libvhost_ctx *ctx;
+	bool loop, flood;
+	int rc;
+
+	if (argc != 3 || (strcmp(argv[2], "loop") && strcmp(argv[2], "drop") && strcmp(argv[2], "flood"))) {
+		fputs("usage: net_card SOCKET loop|drop|flood\n", stderr);
+		return 2;
+	}
+	loop = !strcmp(argv[2], "loop");
+	flood = !strcmp(argv[2], "flood");
+	rc = libvhost_ctx_new(NULL, &ctx);
+	if (rc < 0 || (rc = libvhost_backend_new(ctx, &opts, &backend)) < 0)
+		return fail("device", rc);
+	rc = libvhost_backend_listen(backend, argv[1]);
+	if (rc < 0)
+		return fail(argv[1], rc);
+	for (;;) {
+		struct libvhost_vq *vqs[QUEUES];
+
+		rc = libvhost_backend_dispatch(backend, 0);
+		if (rc < 0)
+			return fail("dispatch", rc);
+		for (uint32_t i = 0; i < QUEUES; i++)
+			vqs[i] = queue(backend, i);
+		for (uint32_t i = 0; i < LOOK_EVERY; i++)
+			serve(vqs, loop, flood);
+	}
+}
