@@ -158,6 +158,15 @@ static bool hold(struct libvhost_backend *b, int rc)
 	return c->held_since != 0;
 }
 
+/* The specification has a back-end close the connection for it, whoever serves the message. */
+static bool inband_alone(const struct libvhost_req *req)
+{
+	const uint64_t needs = 1ull << LIBVHOST_PROTOCOL_F_BACKEND_REQ | 1ull << LIBVHOST_PROTOCOL_F_REPLY_ACK;
+
+	return req->op == LIBVHOST_OP_SET_PROTOCOL_FEATURES &&
+	       req->arg.u64 >> LIBVHOST_PROTOCOL_F_INBAND_NOTIFICATIONS & 1 && (req->arg.u64 & needs) != needs;
+}
+
 static void handle(struct libvhost_backend *b, const struct lv_user_hdr *hdr)
 {
 	struct lv_conn *c = &b->conn;
@@ -171,6 +180,10 @@ static void handle(struct libvhost_backend *b, const struct lv_user_hdr *hdr)
 	const char *why = NULL;
 	int rc = lv_user_decode(&req, &msg, false, &b->session.wire, c->scratch, sizeof(c->scratch), &why);
 
+	if (rc == 0 && inband_alone(&req)) {
+		rc = -EPROTO;
+		why = "INBAND_NOTIFICATIONS without BACKEND_REQ and REPLY_ACK";
+	}
 	if (rc == 0)
 		rc = lv_session_handle(&b->session, &req);
 	else if (rc == -EPROTO)
