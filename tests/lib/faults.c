@@ -58,18 +58,26 @@ static void *counted(void *p)
 	return p;
 }
 
+static void note(size_t *most, size_t n)
+{
+	*most = n > *most ? n : *most;
+}
+
 void *malloc(size_t n)
 {
+	note(&fault.largest, n);
 	return fails(FAULT_MEMORY, ENOMEM) ? NULL : counted(__libc_malloc(n));
 }
 
 void *calloc(size_t n, size_t size)
 {
+	note(&fault.largest, n * size);
 	return fails(FAULT_MEMORY, ENOMEM) ? NULL : counted(__libc_calloc(n, size));
 }
 
 void *realloc(void *p, size_t n)
 {
+	note(&fault.largest, n);
 	if (fails(FAULT_MEMORY, ENOMEM))
 		return NULL;
 	return p ? __libc_realloc(p, n) : counted(__libc_realloc(p, n));
@@ -143,5 +151,6 @@ int fcntl(int fd, int cmd, ...)
 
 void *mmap(void *addr, size_t len, int prot, int flags, int fd, off_t offset)
 {
+	note(&fault.longest, len);
 	return fails(FAULT_MAP, ENOMEM) ? MAP_FAILED : NEXT(mmap)(addr, len, prot, flags, fd, offset);
 }

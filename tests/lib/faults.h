@@ -8,6 +8,7 @@
 
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 enum fault_class { FAULT_NONE, FAULT_MEMORY, FAULT_FD, FAULT_MAP, FAULT_INOTIFY, FAULT_EPOLL };
@@ -18,6 +19,8 @@ struct faults {
 	bool on;     /* and all later ones */
 	uint32_t count;
 	bool hit;
+	size_t largest; /* allocation and mapping that was asked for; set to 0 by the test */
+	size_t longest;
 };
 extern _Thread_local struct faults fault;
 extern atomic_long faults_live; /* allocations not freed, of all threads */

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
 /* Descriptors that a front-end chooses so that they hurt; ring messages without end. */
+#include <sys/uio.h>
+
 #include "frontend.h"
 
 static struct fake up(void)
@@ -49,6 +51,68 @@ TEST(backend_kicks, r095_a_semaphore_that_stays_readable)
 	fake_free(&p);
 }
 
+/*
+ * The peer shares the descriptor: it takes away what woke the worker, so that a read would wait for ever. Two rings
+ * with the same one are woken together, and the first empties it.
+ */
+TEST(backend_kicks, r096_a_kick_that_blocks_and_is_emptied_by_the_peer)
+{
+	struct fake p = up();
+	int kick = eventfd(0, EFD_CLOEXEC); /* blocks */
+	uint64_t count;
+	struct iovec iov = {.iov_base = &count, .iov_len = sizeof(count)};
+
+	for (uint32_t q = 0; q < 3; q++)
+		CHECK_EQ(ring_up(&p, q), 0);
+	CHECK_EQ(ask_fd(&p, LIBVHOST_OP_SET_VRING_KICK, 1, kick), 0);
+	CHECK_EQ(ask_fd(&p, LIBVHOST_OP_SET_VRING_KICK, 2, kick), 0);
+	CHECK_EQ(fcntl(kick, F_SETFL, 0), 0);
+	for (uint16_t i = 0; i < 20; i++) {
+		for (int k = 0; k < 100; k++) {
+			CHECK_EQ(eventfd_write(kick, 1), 0);
+			CHECK(preadv2(kick, &iov, 1, -1, RWF_NOWAIT) == 8 || errno == EAGAIN);
+		}
+		CHECK_EQ(eventfd_write(kick, 1), 0);
+		serves_on(&p, (uint16_t)(50 * i)); /* the same worker */
+	}
+	CHECK_EQ(get_base(&p, 1), 0);
+	CHECK_EQ(get_base(&p, 2), 0);
+	close(kick);
+	fake_free(&p);
+}
+
+TEST(backend_kicks, r097_a_call_that_is_full_and_blocks)
+{
+	struct fake p = up();
+
+	CHECK_EQ(fcntl(p.call, F_SETFL, 0), 0);
+	CHECK_EQ(eventfd_write(p.call, UINT64_MAX - 1), 0);
+	CHECK_EQ(ring_up(&p, 0), 0); /* where it is signalled by this thread */
+	serves_on(&p, 0);
+	CHECK_EQ(get_base(&p, 0), 50);
+	fake_free(&p);
+}
+
+TEST(backend_kicks, r098_a_call_that_is_a_full_socket)
+{
+	static const uint8_t page[4096];
+	struct fake p = up();
+	int fds[2];
+
+	CHECK_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds), 0);
+	while (write(fds[1], page, sizeof(page)) > 0)
+		;
+	CHECK_EQ(fcntl(fds[1], F_SETFL, 0), 0);
+	CHECK_EQ(ring_up(&p, 0), 0);
+	CHECK_EQ(ask_fd(&p, LIBVHOST_OP_SET_VRING_CALL, 0, fds[1]), 0);
+	serves_on(&p, 0);
+	close(fds[0]); /* SIGPIPE for who writes now */
+	serves_on(&p, 50);
+	CHECK_EQ(get_base(&p, 0), 100);
+	close(fds[1]);
+	fake_free(&p);
+}
+
 TEST(backend_kicks, r098_a_call_that_is_a_full_pipe)
 {
 	static const uint8_t page[4096];
@@ -68,6 +132,27 @@ TEST(backend_kicks, r098_a_call_that_is_a_full_pipe)
 	fake_free(&p);
 }
 
+static uint64_t wakeups(struct fake *p)
+{
+	struct libvhost_worker_status s = {.size = sizeof(s)};
+
+	CHECK_EQ(libvhost_backend_worker_status(p->b, 0, &s), 0);
+	return s.wakeups;
+}
+
+/* Within a second the worker sleeps again. */
+static void comes_to_rest(struct fake *p)
+{
+	uint64_t before = 0, now = wakeups(p);
+
+	for (int i = 0; i < 20 && before != now; i++) {
+		before = now;
+		usleep(50000);
+		now = wakeups(p);
+	}
+	CHECK_EQ(now, before);
+}
+
 TEST(backend_kicks, r101_each_ones_kick_is_the_others_call)
 {
 	struct fake p = up();
@@ -77,8 +162,21 @@ TEST(backend_kicks, r101_each_ones_kick_is_the_others_call)
 	CHECK_EQ(ask_fd(&p, LIBVHOST_OP_SET_VRING_KICK, 1, p.call), 0);
 	CHECK_EQ(ask_fd(&p, LIBVHOST_OP_SET_VRING_CALL, 1, p.kick), 0);
 	serves_on(&p, 0);
+	comes_to_rest(&p);
 	CHECK_EQ(get_base(&p, 0), 50);
 	CHECK_EQ(get_base(&p, 1), 0);
+	fake_free(&p);
+}
+
+TEST(backend_kicks, r101_its_kick_is_its_call)
+{
+	struct fake p = up();
+
+	CHECK_EQ(ring_up(&p, 0), 0);
+	CHECK_EQ(ask_fd(&p, LIBVHOST_OP_SET_VRING_CALL, 0, p.kick), 0);
+	serves_on(&p, 0);
+	comes_to_rest(&p);
+	CHECK_EQ(get_base(&p, 0), 50);
 	fake_free(&p);
 }
 

@@ -155,9 +155,11 @@ TEST(backend_rings, r092_r093_r100_kick_descriptors)
 	uint64_t none = 0x100, bare = 0;
 	struct fake p = up();
 	int file = open("/proc/self/exe", O_RDONLY | O_CLOEXEC), other = eventfd(0, EFD_CLOEXEC);
+	int directory = open("/tmp", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
 	CHECK_EQ(ask(&p, LIBVHOST_OP_SET_VRING_KICK, &bare, 8, NULL, 0), -EINVAL);
 	CHECK_EQ(ask_fd(&p, LIBVHOST_OP_SET_VRING_KICK, 0, file), -EINVAL);
+	CHECK_EQ(ask_fd(&p, LIBVHOST_OP_SET_VRING_KICK, 0, directory), -EINVAL);
 	CHECK_EQ(ring_up(&p, 0), 0);
 	CHECK_EQ(ask_fd(&p, LIBVHOST_OP_SET_VRING_KICK, 0, file), -EINVAL); /* and the old one still works */
 	ring_offer(&p);
@@ -171,6 +173,7 @@ TEST(backend_rings, r092_r093_r100_kick_descriptors)
 	ring_offer(&p);
 	CHECK(ring_used(&p, 3));
 	close(file);
+	close(directory);
 	close(other);
 	fake_free(&p);
 }
@@ -203,9 +206,11 @@ TEST(backend_rings, r098_descriptors_of_files_and_devices_are_refused)
 {
 	struct fake p = up();
 	int device = open("/dev/zero", O_RDWR | O_CLOEXEC), terminal = open("/dev/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC);
+	int full = open("/dev/full", O_WRONLY | O_CLOEXEC);
 
 	CHECK_EQ(ring_up(&p, 0), 0);
 	CHECK_EQ(ask_fd(&p, LIBVHOST_OP_SET_VRING_CALL, 0, device), -EINVAL);
+	CHECK_EQ(ask_fd(&p, LIBVHOST_OP_SET_VRING_CALL, 0, full), -EINVAL);
 	CHECK_EQ(ask_fd(&p, LIBVHOST_OP_SET_VRING_CALL, 0, p.ram), -EINVAL);
 	CHECK_EQ(ask_fd(&p, LIBVHOST_OP_SET_VRING_ERR, 0, device), -EINVAL);
 	if (terminal >= 0) /* one that can be waited for */
@@ -217,6 +222,7 @@ TEST(backend_rings, r098_descriptors_of_files_and_devices_are_refused)
 		usleep(1000);
 	}
 	close(device);
+	close(full);
 	if (terminal >= 0)
 		close(terminal);
 	fake_free(&p);
@@ -257,6 +263,53 @@ TEST(backend_rings, r102_r103_disabled_ring_has_no_side_effects)
 	CHECK_EQ(ask_state(&p, LIBVHOST_OP_SET_VRING_ENABLE, 0, 1), 0);
 	CHECK(ring_used(&p, 1));
 	CHECK_EQ(get_base(&p, 0), 1);
+	fake_free(&p);
+}
+
+static atomic_bool may_finish;
+static _Atomic uint32_t kept;
+
+/* Keeps what it takes until it may finish. */
+static int keep(void *arg, uint32_t queue, struct libvhost_vq *vq)
+{
+	struct libvhost_iov iov[16];
+	struct libvhost_chain c = {.size = sizeof(c), .iov = iov, .iov_cap = 16};
+	uint32_t *head = arg;
+
+	(void)queue;
+	if (!kept && libvhost_vq_pop(vq, &c) == 1) {
+		*head = c.head;
+		kept = 1;
+	}
+	if (kept && may_finish) {
+		libvhost_vq_push(vq, *head, 0);
+		kept = 0;
+	}
+	return kept > 0;
+}
+
+TEST(backend_rings, r103_a_ring_disabled_with_a_request_in_flight)
+{
+	static const struct libvhost_backend_ops ops = {.size = sizeof(ops), .serve = keep};
+	uint32_t head;
+	const struct libvhost_backend_opts o = {.ops = &ops, .arg = &head};
+	struct fake p = fake_new(&o);
+
+	kept = 0;
+	may_finish = false;
+	handshake(&p);
+	CHECK_EQ(ring_up(&p, 0), 0);
+	ring_offer(&p);
+	for (int i = 0; i < 1000 && !kept; i++)
+		usleep(1000);
+	CHECK_EQ(ask_state(&p, LIBVHOST_OP_SET_VRING_ENABLE, 0, 0), 0);
+	may_finish = true;
+	ring_offer(&p);
+	usleep(5000);
+	CHECK(ring_used(&p, 0)); /* nobody touches it */
+	CHECK_EQ(ask_state(&p, LIBVHOST_OP_SET_VRING_ENABLE, 0, 1), 0);
+	CHECK(ring_used(&p, 2)); /* neither is lost */
+	CHECK_EQ(get_base(&p, 0), 2);
 	fake_free(&p);
 }
 
@@ -326,6 +379,7 @@ TEST(backend_rings, stuck_handler_does_not_take_the_control_thread_with_it)
 TEST(backend_rings, r106_front_end_dies_with_all_rings_running)
 {
 	struct fake p = fake_new(NULL);
+	const unsigned maps = lv_ledger_take().maps;
 
 	for (int i = 0; i < 100; i++) {
 		memset(p.mem, 0, 0x10000);
@@ -335,5 +389,6 @@ TEST(backend_rings, r106_front_end_dies_with_all_rings_running)
 		ring_offer(&p);
 		fake_connect(&p);
 	}
+	CHECK(lv_ledger_take().maps <= maps + 2); /* an allocator may have grown */
 	fake_free(&p);
 }
