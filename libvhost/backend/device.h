@@ -52,6 +52,12 @@ struct lv_state {
 	uint64_t since;		/* bytes moved last */
 };
 
+/* A region that the front-end added so many times more. */
+struct lv_repeat {
+	uint64_t gpa;
+	uint32_t times;
+};
+
 struct lv_session {
 	struct libvhost_backend *b;
 	bool open, features_set;
@@ -60,6 +66,8 @@ struct lv_session {
 	uint64_t features;
 	uint32_t status;
 	struct libvhost_mem *mem;
+	struct lv_repeat repeats[LIBVHOST_MAX_REGIONS];
+	uint32_t num_repeats;
 	struct lv_ring *rings; /* num_queues */
 	struct lv_session_inflight inflight;
 	struct lv_log *log; /* where it wants to know what is written, NULL = nowhere */

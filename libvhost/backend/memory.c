@@ -3,6 +3,7 @@
 #include <errno.h>
 
 #include "backend/device.h"
+#include "core/wire.h"
 #include "memory/mem.h"
 
 /*
@@ -35,6 +36,55 @@ static int abort_with(struct lv_session *s, int rc)
 	return rc;
 }
 
+/*
+ * QEMU up to 7.2 has a vhost device of its own for each pair of a card's queues; all of them share the connection, and
+ * each adds and removes the whole map. So a region that is there already, in all respects, is counted.
+ */
+static struct lv_repeat *find_repeat(struct lv_session *s, uint64_t gpa)
+{
+	for (uint32_t i = 0; i < s->num_repeats; i++)
+		if (s->repeats[i].gpa == gpa)
+			return &s->repeats[i];
+	return NULL;
+}
+
+static const struct lv_map *find_region(const struct lv_snapshot *now, const struct libvhost_req_region *r)
+{
+	for (uint32_t i = 0; i < now->count; i++)
+		if (now->maps[i].gpa == r->gpa && now->maps[i].size == r->size &&
+		    now->maps[i].user_addr == r->user_addr)
+			return &now->maps[i];
+	return NULL;
+}
+
+/* Whether the region was there; at most once for each queue, so that nobody counts up to the end of the number. */
+static bool repeat(struct lv_session *s, const struct lv_snapshot *now, const struct libvhost_req_region *r, int fd)
+{
+	const struct lv_map *m = find_region(now, r);
+	struct lv_repeat *had = m ? find_repeat(s, r->gpa) : NULL;
+
+	if (!m || m->mmap_offset != r->mmap_offset || !lv_fd_same_file(m->fd, fd) ||
+	    (had && had->times >= s->b->opts.num_queues))
+		return false;
+	if (had)
+		had->times++;
+	else
+		s->repeats[s->num_repeats++] = (struct lv_repeat){.gpa = r->gpa, .times = 1};
+	return true;
+}
+
+/* Takes one count back. False: there was one only, the region goes. */
+static bool unrepeat(struct lv_session *s, uint64_t gpa)
+{
+	struct lv_repeat *had = find_repeat(s, gpa);
+
+	if (!had)
+		return false;
+	if (--had->times == 0)
+		*had = s->repeats[--s->num_repeats];
+	return true;
+}
+
 static int remove_all(struct lv_session *s)
 {
 	struct lv_snapshot *now = lv_mem_snapshot(s->mem);
@@ -55,7 +105,10 @@ int lv_session_set_table(struct lv_session *s, struct libvhost_req *req)
 		rc = remove_all(s);
 	for (uint32_t i = 0; i < t->count && rc == 0; i++)
 		rc = lv_mem_import(s->mem, (const void *)(uintptr_t)(req->data_in + (uint64_t)i * t->stride));
-	return rc < 0 ? abort_with(s, rc) : commit(s);
+	rc = rc < 0 ? abort_with(s, rc) : commit(s);
+	if (rc == 0)
+		s->num_repeats = 0;
+	return rc;
 }
 
 int lv_session_add_region(struct lv_session *s, struct libvhost_req *req)
@@ -70,10 +123,13 @@ int lv_session_add_region(struct lv_session *s, struct libvhost_req *req)
 		.flags = LIBVHOST_REGION_HAS_FD,
 	};
 	struct lv_snapshot *now = lv_mem_snapshot(s->mem);
-	uint32_t count = now->count;
+	const bool repeated = repeat(s, now, r, req->fd);
+	const uint32_t count = now->count;
 	int rc;
 
 	lv_snapshot_put(now);
+	if (repeated)
+		return 0;
 	if (count >= s->b->opts.max_regions)
 		return -ENOSPC;
 	rc = libvhost_mem_begin(s->mem);
@@ -85,11 +141,8 @@ int lv_session_add_region(struct lv_session *s, struct libvhost_req *req)
 static bool has_region(struct lv_session *s, const struct libvhost_req_region *r)
 {
 	struct lv_snapshot *now = lv_mem_snapshot(s->mem);
-	bool found = false;
+	const bool found = find_region(now, r);
 
-	for (uint32_t i = 0; i < now->count && !found; i++)
-		found = now->maps[i].gpa == r->gpa && now->maps[i].size == r->size &&
-			now->maps[i].user_addr == r->user_addr;
 	lv_snapshot_put(now);
 	return found;
 }
@@ -102,6 +155,8 @@ int lv_session_rem_region(struct lv_session *s, struct libvhost_req *req)
 
 	if (!has_region(s, r))
 		return -ENOENT;
+	if (unrepeat(s, r->gpa))
+		return 0;
 	rc = libvhost_mem_begin(s->mem);
 	if (rc == 0)
 		rc = libvhost_mem_remove(s->mem, r->gpa, r->size);

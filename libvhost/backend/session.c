@@ -29,6 +29,7 @@ int lv_session_open(struct lv_session *s)
 	s->features = 0;
 	s->features_set = s->config_changed = false;
 	s->status = 0;
+	s->num_repeats = 0;
 	s->open = true;
 	lv_backend_event(b, LIBVHOST_EVENT_CONNECTED, LIBVHOST_NONE, 0, "a front-end connected");
 	return 0;
@@ -126,6 +127,8 @@ static int reset(struct lv_session *s, struct libvhost_req *req)
 	return start_over(s);
 }
 
+/* Queues, as the specification says, also of a network card: rust-vmm's front-end and blkio enable none beyond the
+ * answer. QEMU takes it for pairs; when it wants more of them than there are, it hears so at the first ring. */
 static int get_queue_num(struct lv_session *s, struct libvhost_req *req)
 {
 	req->result[0] = s->b->opts.num_queues;

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/eventfd.h>
+#include <sys/stat.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -20,6 +21,13 @@ int lv_fd_dup(int fd)
 int lv_fd_in_memory(int fd)
 {
 	return fcntl(fd, F_GET_SEALS) >= 0;
+}
+
+bool lv_fd_same_file(int a, int b)
+{
+	struct stat x, y;
+
+	return !fstat(a, &x) && !fstat(b, &y) && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
 }
 
 void lv_fd_close(int fd)

@@ -8,6 +8,7 @@
 #ifndef LV_CORE_WIRE_H
 #define LV_CORE_WIRE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -81,6 +82,8 @@ int lv_fd_dup(int fd);
  * not even a stat.
  */
 int lv_fd_in_memory(int fd);
+/* Whether both are open on one file. */
+bool lv_fd_same_file(int a, int b);
 /* close that keeps errno and ignores -1. */
 void lv_fd_close(int fd);
 /* Non-blocking close-on-exec eventfd with initial value 0, or negative errno. */

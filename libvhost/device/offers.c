@@ -20,8 +20,8 @@ bool lv_read_features(const struct lv_program *prog, uint64_t words[LIBVHOST_FEA
 	return true;
 }
 
-/* A vhost-user network back-end counts pairs of queues. (Some count queues; then the limit is too generous and the
- * back-end refuses by itself.) */
+/* DPDK's network back-ends answer pairs, and QEMU reads pairs; the specification says queues, and so do libvhost-user,
+ * rust-vmm's back-ends and ours. With those the limit is too generous, and they refuse the first ring beyond theirs. */
 static uint32_t queue_count(const struct lv_plan_env *env, uint64_t answer)
 {
 	if (env->caps->dialect == LIBVHOST_DIALECT_USER && env->rec->virtio_id == VIRTIO_NET && answer < UINT32_MAX)

@@ -2,8 +2,8 @@
 /* The dirty log as the caller sees it: sync into a bitmap, or as ranges. */
 #include <errno.h>
 #include <inttypes.h>
-#include <sys/stat.h>
 
+#include "core/wire.h"
 #include "memory/object.h"
 
 /* The log for one call, or the error. */
@@ -13,13 +13,6 @@ static int open_log(struct libvhost_mem *mem, const char *call, struct lv_log **
 	if (*log)
 		return 0;
 	return lv_fail(&mem->err, -EINVAL, LIBVHOST_EK_STATE, "%s: no dirty log; call libvhost_mem_log_start", call);
-}
-
-static bool same_file(int a, int b)
-{
-	struct stat x, y;
-
-	return !fstat(a, &x) && !fstat(b, &y) && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
 }
 
 /* Under the lock, with no commit under way. */
@@ -32,7 +25,7 @@ static int adopt(struct libvhost_mem *mem, int fd)
 	int rc;
 
 	if (have)
-		return same_file(have->fd, fd) ? 0 : -EEXIST;
+		return lv_fd_same_file(have->fd, fd) ? 0 : -EEXIST;
 	rc = lv_log_adopt(fd, &log);
 	if (rc < 0)
 		return rc == -EMFILE || rc == -ENOMEM ? rc : -EFAULT;

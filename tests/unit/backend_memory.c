@@ -148,6 +148,68 @@ TEST(backend_memory, r068_r070_r071_regions_come_and_go_one_by_one)
 	fake_free(&p);
 }
 
+/* QEMU 7.2 says everything of the memory once for each pair of a card's queues. */
+TEST(backend_memory, the_same_region_again_is_counted)
+{
+	const struct libvhost_backend_opts o = {.max_regions = 8};
+	struct fake p = fake_new(&o);
+	const struct libvhost_region r = ram_at(&p, 0x10000000, 0x1000), ram = ram_at(&p, 0, RAM_BYTES);
+	struct lv_ledger before;
+
+	handshake(&p);
+	CHECK_EQ(ring_up(&p, 0), 0);
+	for (uint64_t i = 0; i < 6; i++)
+		CHECK_EQ(ask_region(&p, LIBVHOST_OP_ADD_MEM_REG, ram_at(&p, 0x30000000 + i * 0x1000, 0x1000)), 0);
+	CHECK_EQ(ask_region(&p, LIBVHOST_OP_ADD_MEM_REG, r), 0);
+	before = lv_ledger_take();
+	CHECK_EQ(ask_region(&p, LIBVHOST_OP_ADD_MEM_REG, r), 0);   /* needs no slot */
+	CHECK_EQ(ask_region(&p, LIBVHOST_OP_ADD_MEM_REG, ram), 0); /* as does one that came in a table */
+	CHECK_LEDGER(before);
+	CHECK_EQ(ask_region(&p, LIBVHOST_OP_REM_MEM_REG, ram), 0);
+	ring_offer(&p);
+	CHECK(ring_used(&p, 1));
+	CHECK_EQ(ask_region(&p, LIBVHOST_OP_REM_MEM_REG, r), 0);
+	CHECK_EQ(ask_region(&p, LIBVHOST_OP_ADD_MEM_REG, ram_at(&p, 0x20000000, 0x1000)), -ENOSPC);
+	CHECK_EQ(ask_region(&p, LIBVHOST_OP_REM_MEM_REG, r), 0);
+	CHECK_EQ(ask_region(&p, LIBVHOST_OP_ADD_MEM_REG, ram_at(&p, 0x20000000, 0x1000)), 0);
+	CHECK_EQ(ask_region(&p, LIBVHOST_OP_REM_MEM_REG, r), -ENOENT);
+	CHECK_EQ(ask_region(&p, LIBVHOST_OP_REM_MEM_REG, ram), 0);
+	CHECK_EQ(take_event(&p, LIBVHOST_EVENT_QUEUE_ERROR).queue, 0);
+	fake_free(&p);
+}
+
+TEST(backend_memory, another_region_at_its_place_is_not_counted)
+{
+	struct fake p = fake_new(NULL);
+	const struct libvhost_region r = ram_at(&p, 0x10000000, 0x2000);
+	struct libvhost_region other[5] = {r, r, r, r, r};
+
+	handshake(&p);
+	CHECK_EQ(ask_region(&p, LIBVHOST_OP_ADD_MEM_REG, r), 0);
+	other[0].gpa += 0x1000;
+	other[1].size = 0x1000;
+	other[2].user_addr += 0x1000;
+	other[3].mmap_offset = 0x1000;
+	other[4].fd = memfd(RAM_BYTES, 0);
+	for (int i = 0; i < 5; i++)
+		CHECK_EQ(ask_region(&p, LIBVHOST_OP_ADD_MEM_REG, other[i]), -EEXIST);
+	close(other[4].fd);
+	for (int i = 0; i < 4; i++) /* queues: nobody has more reason than that */
+		CHECK_EQ(ask_region(&p, LIBVHOST_OP_ADD_MEM_REG, r), 0);
+	CHECK_EQ(ask_region(&p, LIBVHOST_OP_ADD_MEM_REG, r), -EEXIST);
+	other[0] = ram_at(&p, 0, RAM_BYTES);
+	CHECK_EQ(ask_table(&p, (struct libvhost_region[]){other[0], r}, 2, 2), 0); /* forgets the count */
+	CHECK_EQ(ask_region(&p, LIBVHOST_OP_REM_MEM_REG, r), 0);
+	CHECK_EQ(ask_region(&p, LIBVHOST_OP_REM_MEM_REG, r), -ENOENT);
+	still_there(&p);
+	CHECK_EQ(ask_region(&p, LIBVHOST_OP_ADD_MEM_REG, other[0]), 0);
+	fake_connect(&p); /* and so does a new connection */
+	handshake(&p);
+	CHECK_EQ(ask_region(&p, LIBVHOST_OP_REM_MEM_REG, other[0]), 0);
+	CHECK_EQ(ask_region(&p, LIBVHOST_OP_REM_MEM_REG, other[0]), -ENOENT);
+	fake_free(&p);
+}
+
 /* The virtio-driver crate shares rings of 0xec40 bytes. With that size the last ones are the buffer that is offered. */
 static struct libvhost_region odd_region(const struct fake *p, uint64_t size)
 {
