@@ -186,6 +186,7 @@ struct libvhost_vq_info {
 	uint64_t requests;	/**< requests popped or added so far */
 	uint64_t notifications; /**< kicks or calls that were due so far and sent if there is a descriptor */
 	uint64_t notify_errors; /**< kicks or calls that could not be sent (bad descriptor) */
+	uint64_t features;	/**< virtio bits in use, as libvhost_vq_opts.features */
 };
 
 /** @return 0; -EINVAL. Since 0.1. */

@@ -376,6 +376,7 @@ int libvhost_vq_info(struct libvhost_vq *vq, struct libvhost_vq_info *info)
 	i.requests = vq->requests;
 	i.notifications = vq->notifications;
 	i.notify_errors = vq->notify_errors;
+	i.features = vq->opts.features;
 	return LV_OUT_WRITE(info, &i);
 }
 

@@ -194,6 +194,7 @@ TEST(vring, a_dead_kick_descriptor_is_an_error_after_publication)
 	CHECK_EQ(libvhost_vq_kick(r.drv), -EIO);
 	CHECK_HAS(vq_error(r.drv).text, "EBADF");
 	CHECK_EQ(vq_info(r.drv).notify_errors, 1);
+	CHECK_EQ(vq_info(r.drv).features, r.opts.features);
 	CHECK_EQ(lv_ring_idx(&r.ring, r.ring.avail), 1);
 	close(r.opts.kick_fd);
 	rig_free(&r);

@@ -12,12 +12,13 @@
 enum { NET_F_MAC = 5, NET_F_STATUS = 16, NET_F_CTRL_VQ = 17, NET_F_MQ = 22 };
 enum { NET_S_LINK_UP = 1 };
 
-/* In front of every frame; num_buffers is there whenever VERSION_1 is, mergeable buffers or not (5.1.6.1). */
+/* In front of every frame. A legacy driver has num_buffers with mergeable buffers only, all others always (5.1.6.1). */
 struct net_header {
 	uint8_t flags, gso_type;
 	uint16_t hdr_len, gso_size, csum_start, csum_offset, num_buffers;
 };
 _Static_assert(sizeof(struct net_header) == 12, "network packet header");
+#define NET_HEADER_LEGACY 10u
 
 struct net_config {
 	uint8_t mac[6];

@@ -164,9 +164,19 @@ static void net_close(struct device *d)
 
 /* --- on the worker --- */
 
+static uint32_t header_bytes(struct libvhost_vq *vq)
+{
+	struct libvhost_vq_info info = {.size = sizeof(info)};
+
+	return libvhost_vq_info(vq, &info) == 0 && info.features >> F_VERSION_1 & 1 ? sizeof(struct net_header)
+										    : NET_HEADER_LEGACY;
+}
+
 /* Frames from the wire. Virtio 1.2, 5.1.6.4: a frame that does not fit the buffer is dropped, as any network may. */
 static int receive(struct pair *p, int wire, struct libvhost_vq *vq)
 {
+	const uint32_t header_len = header_bytes(vq);
+
 	for (uint32_t i = 0; i < PER_TURN; i++) {
 		struct net_header header = {.num_buffers = htole16(1)};
 		struct libvhost_iov iov[PIECES];
@@ -185,12 +195,12 @@ static int receive(struct pair *p, int wire, struct libvhost_vq *vq)
 		if (rc <= 0)
 			return rc;
 		room = (struct pieces){iov + c.n_read, c.n_write};
-		if (c.write_len < sizeof(header) + p->len) {
+		if (c.write_len < header_len + p->len) {
 			rc = libvhost_vq_push(vq, c.head, 0);
 		} else {
-			pieces_copy(&room, &header, sizeof(header), true);
+			pieces_copy(&room, &header, header_len, true);
 			pieces_copy(&room, p->received, p->len, true);
-			rc = libvhost_vq_push(vq, c.head, sizeof(header) + p->len);
+			rc = libvhost_vq_push(vq, c.head, header_len + p->len);
 		}
 		p->len = 0;
 		if (rc < 0)
@@ -202,6 +212,8 @@ static int receive(struct pair *p, int wire, struct libvhost_vq *vq)
 /* Frames to the wire. What it does not take is lost, as on any wire. */
 static int transmit(struct pair *p, int wire, struct libvhost_vq *vq)
 {
+	const uint32_t header_len = header_bytes(vq);
+
 	for (uint32_t i = 0; i < PER_TURN; i++) {
 		struct libvhost_iov iov[PIECES];
 		struct libvhost_chain c = {.size = sizeof(c), .iov = iov, .iov_cap = PIECES};
@@ -212,7 +224,7 @@ static int transmit(struct pair *p, int wire, struct libvhost_vq *vq)
 		if (rc <= 0)
 			return rc;
 		frame = (struct pieces){iov, c.n_read};
-		pieces_skip(&frame, sizeof(struct net_header));
+		pieces_skip(&frame, header_len);
 		len = pieces_copy(&frame, p->sent, sizeof(p->sent), false);
 		if (len && !frame.n && write(wire, p->sent, len) < 0 && errno == EBADF)
 			return -EBADF;
