@@ -46,14 +46,14 @@ guest_module() {
 	done
 }
 
-# guest_build: makes the guest's first files; sets $guest_kernel and $guest_initrd
+# guest_build: makes the guest's first files, $guest_programs among them; sets $guest_kernel and $guest_initrd
 guest_build() {
 	guest_root=$work/root
 	guest_initrd=$work/initrd
 	guest_kernel=$("$guest_files/fetch-kernel") || return
 	mkdir -p "$guest_root/bin" "$guest_root/dev" "$guest_root/proc" "$guest_root/sys" "$guest_root/tmp" "$guest_root/lib/modules"
 	cp /bin/busybox "$guest_root/bin/busybox" && cp "$guest_files/init" "$guest_root/init" &&
-		cp "$guest_files/load" "$guest_root/bin/load" && guest_copy /sbin/mke2fs && guest_module virtio_blk virtio_net &&
+		cp "$guest_files/load" "$guest_root/bin/load" && guest_copy /sbin/mke2fs ${guest_programs-} && guest_module virtio_blk virtio_net &&
 		cc -O2 -static -s -o "$guest_root/bin/exit-machine" "$guest_files/exit-machine.c" &&
 		(cd "$guest_root" && find . | cpio -o -H newc -R 0:0 --quiet) >"$guest_initrd"
 }
