@@ -57,8 +57,10 @@ struct libvhost_backend_opts {
 	uint32_t virtio_id;   /**< virtio device type */
 	uint32_t num_queues;  /**< 1..256 */
 	uint32_t max_regions; /**< memory slots offered, 8..512; 0 = 509 */
-	uint32_t timeout_ms;  /**< for a started message to arrive, a ring to stop, an answer to leave; 0 = 1000 */
-	uint64_t features;    /**< virtio features offered; VERSION_1 and bits 26 and 30 are added */
+	/** for a started message to arrive, for all rings that a message stops or pauses together (and again for them
+	 * to go on), for an answer to leave; 0 = 1000 */
+	uint32_t timeout_ms;
+	uint64_t features;			/**< virtio features offered; VERSION_1 and bits 26 and 30 are added */
 	const struct libvhost_backend_ops *ops; /**< copied */
 	void *arg;				/**< passed to the ops */
 	const void *config;			/**< initial configuration space, copied */

@@ -60,6 +60,7 @@ struct lv_repeat {
 
 struct lv_session {
 	struct libvhost_backend *b;
+	uint64_t until; /* deadline of the present message, whatever it has to wait for */
 	bool open, features_set;
 	bool config_changed; /* the front-end has not been told yet */
 	struct lv_user_session wire;
@@ -163,6 +164,11 @@ int lv_session_open(struct lv_session *s);
 /* Executes one decoded request: 0 or the refusal; results are in req. -EINPROGRESS: not now, ask again. */
 int lv_session_handle(struct lv_session *s, struct libvhost_req *req);
 bool lv_session_knows(uint32_t op);
+/* What the present message has left. */
+static inline uint32_t lv_session_left_ms(const struct lv_session *s)
+{
+	return lv_backend_left_ms(s->b, s->until);
+}
 /* Stops and forgets everything. false = a handler does not give its queue back: call again later. */
 bool lv_session_close(struct lv_session *s, uint32_t timeout_ms);
 
@@ -190,6 +196,8 @@ int lv_ring_track(struct lv_session *s, struct lv_ring *ring);
 /* Stops the ring after its handler had until the deadline to finish what it took, unless requests may stay in the
  * region. 0, or -ETIMEDOUT: the handler does not return, and the ring runs on when it does. */
 int lv_ring_drain_and_stop(struct lv_session *s, struct lv_ring *ring, uint64_t deadline);
+/* The same for all rings at once; stopped() is called for each that is. Those that do not stop run on. */
+int lv_rings_drain_and_stop(struct lv_session *s, uint64_t deadline, void (*stopped)(struct lv_ring *ring));
 
 /* rings.c; handlers */
 int lv_ring_set_num(struct lv_session *s, struct libvhost_req *req);

@@ -157,13 +157,20 @@ int lv_ring_track(struct lv_session *s, struct lv_ring *ring)
 	return rc;
 }
 
+/* Requests must be finished before it stops: they cannot stay in a region. */
+static bool drains(const struct lv_session *s, const struct lv_ring *ring)
+{
+	const uint64_t handed_over = s->wire.protocol_features >> LIBVHOST_PROTOCOL_F_GET_VRING_BASE_INFLIGHT & 1;
+
+	return ring->vq && !ring->broken && !(handed_over && s->inflight.map);
+}
+
 /* On its worker the queue is somebody else's, so looking means taking it back. */
 static int drain(struct lv_session *s, struct lv_ring *ring, uint64_t deadline)
 {
-	const uint64_t handed_over = s->wire.protocol_features >> LIBVHOST_PROTOCOL_F_GET_VRING_BASE_INFLIGHT & 1;
 	int rc;
 
-	if (!ring->vq || ring->broken || (handed_over && s->inflight.map))
+	if (!drains(s, ring))
 		return 0;
 	if (lv_pulled(s->b))
 		return lv_pull_drain(s, ring);
@@ -173,6 +180,34 @@ static int drain(struct lv_session *s, struct lv_ring *ring, uint64_t deadline)
 		if (lv_ring_lend(s, ring, true, lv_backend_left_ms(s->b, deadline)) < 0)
 			return 0;
 		nanosleep(&(struct timespec){.tv_nsec = DRAIN_LOOK_US * 1000}, NULL);
+	}
+	return rc;
+}
+
+/* Only to finish what they took, from now on. */
+static void begin_drain(struct lv_session *s, struct lv_ring *ring, uint64_t deadline)
+{
+	if (!drains(s, ring) || !ring->on_worker || ring->draining || lv_pulled(s->b) ||
+	    lv_ring_pause(s, ring, lv_backend_left_ms(s->b, deadline)) < 0)
+		return;
+	if (ring->vq->in_flight && !ring->vq->broken)
+		lv_ring_lend(s, ring, true, lv_backend_left_ms(s->b, deadline));
+}
+
+/* Rings that finish one after another would need the sum of their times: they finish side by side. */
+int lv_rings_drain_and_stop(struct lv_session *s, uint64_t deadline, void (*stopped)(struct lv_ring *ring))
+{
+	int rc = 0;
+
+	for (uint32_t q = 0; q < s->b->opts.num_queues; q++)
+		begin_drain(s, &s->rings[q], deadline);
+	for (uint32_t q = 0; q < s->b->opts.num_queues; q++) {
+		const int each = lv_ring_drain_and_stop(s, &s->rings[q], deadline);
+
+		if (each < 0)
+			rc = each;
+		else
+			stopped(&s->rings[q]);
 	}
 	return rc;
 }

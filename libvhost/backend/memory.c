@@ -15,7 +15,7 @@ static int commit(struct lv_session *s)
 	int rc = lv_rings_pause(s);
 
 	if (rc == 0)
-		rc = libvhost_mem_commit(s->mem, s->b->opts.timeout_ms, NULL);
+		rc = libvhost_mem_commit(s->mem, lv_session_left_ms(s), NULL);
 	if (rc < 0)
 		libvhost_mem_abort(s->mem);
 	for (uint32_t q = 0; q < s->b->opts.num_queues; q++) {

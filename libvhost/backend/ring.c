@@ -140,7 +140,7 @@ static int start(struct lv_session *s, struct lv_ring *ring)
 	int rc = fresh ? make_vq(s, ring) : 0;
 
 	if (rc == 0)
-		rc = lv_ring_lend(s, ring, false, s->b->opts.timeout_ms);
+		rc = lv_ring_lend(s, ring, false, lv_session_left_ms(s));
 	if (rc < 0) {
 		if (fresh) {
 			libvhost_vq_free(ring->vq);
@@ -191,10 +191,10 @@ int lv_ring_update(struct lv_session *s, struct lv_ring *ring)
 		lv_ring_end_drain(s, ring);
 		return 0;
 	}
-	return run ? start(s, ring) : lv_ring_pause(s, ring, s->b->opts.timeout_ms);
+	return run ? start(s, ring) : lv_ring_pause(s, ring, lv_session_left_ms(s));
 }
 
-void lv_ring_go_on(struct lv_session *s, struct lv_ring *ring)
+static void go_on(struct lv_session *s, struct lv_ring *ring)
 {
 	int rc = lv_ring_update(s, ring);
 
@@ -202,10 +202,23 @@ void lv_ring_go_on(struct lv_session *s, struct lv_ring *ring)
 		lv_ring_failed(s, ring, rc);
 }
 
+/* A message that used up its time must not cost the rings that it paused: the way back has as much again. */
+static void give_time(struct lv_session *s)
+{
+	s->until = lv_deadline(s->b->ctx, s->b->opts.timeout_ms);
+}
+
+void lv_ring_go_on(struct lv_session *s, struct lv_ring *ring)
+{
+	give_time(s);
+	go_on(s, ring);
+}
+
 void lv_rings_update(struct lv_session *s)
 {
+	give_time(s);
 	for (uint32_t q = 0; q < s->b->opts.num_queues; q++)
-		lv_ring_go_on(s, &s->rings[q]);
+		go_on(s, &s->rings[q]);
 }
 
 int lv_rings_pause(struct lv_session *s)
@@ -213,7 +226,7 @@ int lv_rings_pause(struct lv_session *s)
 	int rc = 0;
 
 	for (uint32_t q = 0; q < s->b->opts.num_queues && rc == 0; q++)
-		rc = lv_ring_pause(s, &s->rings[q], s->b->opts.timeout_ms);
+		rc = lv_ring_pause(s, &s->rings[q], lv_session_left_ms(s));
 	return rc;
 }
 

@@ -25,7 +25,7 @@ static int resting(struct lv_session *s, const struct libvhost_req *req, struct 
 	if (!*ring)
 		return -EINVAL;
 	if ((*ring)->broken)
-		return lv_ring_stop(s, *ring, s->b->opts.timeout_ms);
+		return lv_ring_stop(s, *ring, lv_session_left_ms(s));
 	return (*ring)->vq ? -EBUSY : 0;
 }
 
@@ -59,7 +59,7 @@ static int set_log_only(struct lv_session *s, struct lv_ring *ring, const struct
 	ring->addr = *addr;
 	rc = lv_ring_check_log(s, ring);
 	if (rc == 0)
-		rc = lv_ring_pause(s, ring, s->b->opts.timeout_ms);
+		rc = lv_ring_pause(s, ring, lv_session_left_ms(s));
 	if (rc < 0)
 		ring->addr = old;
 	else
@@ -114,7 +114,7 @@ int lv_ring_get_base(struct lv_session *s, struct libvhost_req *req)
 	int rc = -EINVAL;
 
 	if (ring)
-		rc = lv_ring_drain_and_stop(s, ring, lv_deadline(s->b->ctx, s->b->opts.timeout_ms));
+		rc = lv_ring_drain_and_stop(s, ring, s->until);
 	if (rc == 0)
 		req->result[0] = ring->base;
 	return rc;
@@ -195,8 +195,8 @@ int lv_ring_set_kick(struct lv_session *s, struct libvhost_req *req)
 		return fd;
 	rc = fd < 0 ? 0 : check_kick(s, fd);
 	if (rc == 0)
-		rc = ring->broken ? lv_ring_stop(s, ring, s->b->opts.timeout_ms)
-				  : lv_ring_pause(s, ring, s->b->opts.timeout_ms);
+		rc = ring->broken ? lv_ring_stop(s, ring, lv_session_left_ms(s))
+				  : lv_ring_pause(s, ring, lv_session_left_ms(s));
 	if (rc < 0) {
 		lv_fd_close(fd);
 		return rc;
@@ -228,7 +228,7 @@ int lv_ring_set_call(struct lv_session *s, struct libvhost_req *req)
 	if (!ring)
 		return -EINVAL;
 	fd = take_fd(req);
-	rc = fd < -1 ? fd : lv_ring_pause(s, ring, s->b->opts.timeout_ms);
+	rc = fd < -1 ? fd : lv_ring_pause(s, ring, lv_session_left_ms(s));
 	if (rc < 0) {
 		lv_fd_close(fd);
 		return rc;

@@ -38,16 +38,8 @@ int lv_session_open(struct lv_session *s)
 /* Everything but the connection and the memory map back to the beginning. 0 or -ETIMEDOUT. */
 static int start_over(struct lv_session *s)
 {
-	int rc = 0;
+	const int rc = lv_rings_drain_and_stop(s, s->until, lv_ring_reset);
 
-	for (uint32_t q = 0; q < s->b->opts.num_queues; q++) {
-		int stopped = lv_ring_stop(s, &s->rings[q], rc < 0 ? LV_LAST_WORD_MS : s->b->opts.timeout_ms);
-
-		if (stopped < 0)
-			rc = stopped;
-		else
-			lv_ring_reset(&s->rings[q]);
-	}
 	if (rc < 0)
 		return rc;
 	lv_session_drop_inflight(s);
@@ -178,6 +170,11 @@ static int set_config(struct lv_session *s, struct libvhost_req *req)
 	return rc > 0 ? -EIO : rc;
 }
 
+static void disable(struct lv_ring *ring)
+{
+	ring->enabled = false;
+}
+
 /*
  * Status 0 stops the rings and forgets nothing else. QEMU 7.2 writes it first whenever a device stops, also for a guest
  * that is only paused or migrated: SET_VRING_ENABLE 0 and GET_VRING_BASE come after it and mean the state before. What
@@ -185,18 +182,8 @@ static int set_config(struct lv_session *s, struct libvhost_req *req)
  */
 static int clear_status(struct lv_session *s)
 {
-	const uint64_t deadline = lv_deadline(s->b->ctx, s->b->opts.timeout_ms);
-	int rc = 0;
+	const int rc = lv_rings_drain_and_stop(s, s->until, disable);
 
-	for (uint32_t q = 0; q < s->b->opts.num_queues; q++) {
-		struct lv_ring *ring = &s->rings[q];
-		int stopped = lv_ring_drain_and_stop(s, ring, deadline);
-
-		if (stopped < 0)
-			rc = stopped;
-		else
-			ring->enabled = false;
-	}
 	if (rc == 0)
 		s->status = 0;
 	return rc;
@@ -286,6 +273,7 @@ int lv_session_handle(struct lv_session *s, struct libvhost_req *req)
 	const uint32_t errors = lv_errslot_count(&s->b->err);
 	int rc;
 
+	s->until = lv_deadline(s->b->ctx, s->b->opts.timeout_ms);
 	if (s->b->ops.on_request)
 		return lv_bridge_handle(s, req);
 	if (!lv_session_knows(req->op))
@@ -298,6 +286,7 @@ int lv_session_handle(struct lv_session *s, struct libvhost_req *req)
 
 bool lv_session_close(struct lv_session *s, uint32_t timeout_ms)
 {
+	const uint64_t deadline = lv_deadline(s->b->ctx, timeout_ms);
 	bool clean = true;
 
 	if (!s->mem)
@@ -306,7 +295,7 @@ bool lv_session_close(struct lv_session *s, uint32_t timeout_ms)
 	lv_channel_close(s);
 	lv_state_drop(s);
 	for (uint32_t q = 0; q < s->b->opts.num_queues; q++) {
-		if (lv_ring_stop(s, &s->rings[q], clean ? timeout_ms : LV_LAST_WORD_MS) < 0)
+		if (lv_ring_stop(s, &s->rings[q], clean ? lv_backend_left_ms(s->b, deadline) : LV_LAST_WORD_MS) < 0)
 			clean = false;
 		else
 			lv_ring_clear(&s->rings[q]);

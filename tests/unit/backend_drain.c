@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
-/* GET_VRING_BASE while a handler keeps requests, or does not return. */
+/* Stops and pauses while handlers keep requests, or do not return. */
 #include "frontend.h"
 
 #include "vring/vring.h"
@@ -50,11 +50,28 @@ static void wait_taken(struct keeper *k, uint32_t n)
 	libvhost_transport_exec((t), &(struct libvhost_req){.op = LIBVHOST_OP_##name, __VA_ARGS__}, 1,                 \
 				10 * TIMEOUT_MS, NULL)
 
+static int say_table(struct libvhost_transport *t, const struct fake *p)
+{
+	struct libvhost_region ram = {
+		.size = RAM_BYTES, .user_addr = UADDR, .fd = p->ram, .flags = LIBVHOST_REGION_HAS_FD};
+
+	return SAY(t, SET_MEM_TABLE, .arg.table = {.count = 1, .stride = sizeof(ram)},
+		   .data_in = (uint64_t)(uintptr_t)&ram, .data_in_len = sizeof(ram));
+}
+
+/* All rings lie at the same place. */
+static void say_ring(struct libvhost_transport *t, const struct fake *p, uint32_t queue)
+{
+	const struct libvhost_vring_addr addr = {.desc = UADDR, .avail = UADDR + 0x1000, .used = UADDR + 0x2000};
+
+	CHECK_EQ(SAY(t, SET_VRING_NUM, .index = queue, .arg.num = 8), 0);
+	CHECK_EQ(SAY(t, SET_VRING_ADDR, .index = queue, .arg.addr = addr), 0);
+	CHECK_EQ(SAY(t, SET_VRING_KICK, .index = queue, .flags = LIBVHOST_REQ_HAS_FD, .fd = p->kick), 0);
+}
+
 /* Without bit 30 the kick starts. In process, where a refused stop is an answer and the connection stays. */
 static struct libvhost_transport *in_process(struct fake *p, const struct libvhost_backend_opts *o, uint64_t features)
 {
-	const struct libvhost_vring_addr addr = {.desc = UADDR, .avail = UADDR + 0x1000, .used = UADDR + 0x2000};
-	struct libvhost_region ram = {.size = RAM_BYTES, .user_addr = UADDR, .flags = LIBVHOST_REGION_HAS_FD};
 	struct libvhost_transport *t;
 
 	*p = fake_new(o);
@@ -62,14 +79,9 @@ static struct libvhost_transport *in_process(struct fake *p, const struct libvho
 	p->sock = -1;
 	settle(p);
 	CHECK_EQ(libvhost_backend_inproc(p->b, &t), 0);
-	ram.fd = p->ram;
 	CHECK_EQ(SAY(t, SET_FEATURES, .arg.u64 = F_VERSION | features), 0);
-	CHECK_EQ(SAY(t, SET_MEM_TABLE, .arg.table = {.count = 1, .stride = sizeof(ram)},
-		     .data_in = (uint64_t)(uintptr_t)&ram, .data_in_len = sizeof(ram)),
-		 0);
-	CHECK_EQ(SAY(t, SET_VRING_NUM, .arg.num = 8), 0);
-	CHECK_EQ(SAY(t, SET_VRING_ADDR, .arg.addr = addr), 0);
-	CHECK_EQ(SAY(t, SET_VRING_KICK, .flags = LIBVHOST_REQ_HAS_FD, .fd = p->kick), 0);
+	CHECK_EQ(say_table(t, p), 0);
+	say_ring(t, p, 0);
 	return t;
 }
 
@@ -223,5 +235,117 @@ TEST(backend_drain, a_disabled_ring_drains)
 	CHECK_EQ(get_base(&p, 0), 1);
 	CHECK(ring_used(&p, 1));
 	CHECK_EQ(k.taken, 1);
+	fake_free(&p);
+}
+
+#define RINGS	 8u
+#define DRAIN_MS 150u
+
+/* Keeps the one request of each queue until so long after its drain began. */
+struct slow {
+	uint32_t heads[RINGS];
+	bool has[RINGS];
+	uint64_t began[RINGS];
+	_Atomic uint32_t taken, pushed;
+};
+
+static int keep_for_a_while(void *arg, uint32_t queue, struct libvhost_vq *vq)
+{
+	struct slow *s = arg;
+	struct libvhost_iov iov[16];
+	struct libvhost_chain c = {.size = sizeof(c), .iov = iov, .iov_cap = 16};
+
+	if (libvhost_vq_pop(vq, &c) == 1) {
+		s->heads[queue] = c.head;
+		s->has[queue] = true;
+		s->taken++;
+	}
+	if (vq->draining && !s->began[queue])
+		s->began[queue] = now_ms();
+	if (s->has[queue] && s->began[queue] && now_ms() - s->began[queue] >= DRAIN_MS) {
+		s->has[queue] = false;
+		libvhost_vq_push(vq, s->heads[queue], 0);
+		s->pushed++;
+	}
+	return s->has[queue];
+}
+
+/* Eight drains of 150 ms within a second: side by side, by RESET_OWNER and by status 0 alike. */
+TEST(backend_drain, r031_a_reset_waits_for_what_handlers_keep)
+{
+	static const struct libvhost_backend_ops ops = {.size = sizeof(ops), .serve = keep_for_a_while};
+
+	for (int status = 0; status < 2; status++) {
+		struct slow s = {.taken = 0};
+		const struct libvhost_backend_opts opts = {
+			.ops = &ops, .arg = &s, .timeout_ms = TIMEOUT_MS, .num_queues = RINGS};
+		struct fake p;
+		struct libvhost_transport *t = in_process(&p, &opts, F30);
+		uint64_t began;
+
+		CHECK_EQ(SAY(t, SET_PROTOCOL_FEATURES, .arg.u64 = PF(STATUS) | PF(REPLY_ACK)), 0);
+		ring_offer(&p); /* all of them take it when they start */
+		for (uint32_t q = 0; q < RINGS; q++) {
+			if (q)
+				say_ring(t, &p, q);
+			CHECK_EQ(SAY(t, SET_VRING_ENABLE, .index = q, .arg.num = 1), 0);
+		}
+		for (int i = 0; i < 2000 && s.taken < RINGS; i++)
+			usleep(1000);
+		CHECK_EQ(s.taken, RINGS);
+		began = now_ms();
+		CHECK_EQ(status ? SAY(t, SET_STATUS, .arg.u64 = 0) : SAY(t, RESET_OWNER), 0);
+		began = now_ms() - began;
+		CHECK_EQ(s.pushed, RINGS);
+		CHECK(began >= DRAIN_MS);
+		libvhost_transport_free(t);
+		fake_free(&p);
+	}
+}
+
+#define STEPS 4u
+
+/* A handler's call on queue n lasts until n + 1 times as long after the message. */
+struct steps {
+	_Atomic uint64_t message; /* 0 = calls return at once */
+	_Atomic uint32_t inside;
+};
+
+static int step(void *arg, uint32_t queue, struct libvhost_vq *vq)
+{
+	struct steps *s = arg;
+	if (!s->message)
+		return fake_serve(arg, queue, vq);
+	s->inside |= 1u << queue;
+	while (s->message && now_ms() < s->message + 300ull * (queue + 1))
+		sched_yield();
+	return LIBVHOST_TURN_MORE;
+}
+
+/* Each ring alone comes back within the timeout, all of them do not. */
+TEST(backend_drain, a_memory_message_has_one_deadline)
+{
+	static const struct libvhost_backend_ops ops = {.size = sizeof(ops), .serve = step};
+	struct steps s = {0};
+	const struct libvhost_backend_opts opts = {
+		.ops = &ops, .arg = &s, .timeout_ms = 400, .num_workers = STEPS, .num_queues = STEPS};
+	struct fake p;
+	struct libvhost_transport *t = in_process(&p, &opts, 0);
+	uint64_t began;
+
+	s.message = now_ms();
+	eventfd_write(p.kick, 1);
+	for (uint32_t q = 1; q < STEPS; q++)
+		say_ring(t, &p, q); /* served at once */
+	while (s.inside != (1u << STEPS) - 1)
+		sched_yield();
+	s.message = began = now_ms();
+	CHECK_EQ(say_table(t, &p), -ETIMEDOUT);
+	CHECK(now_ms() - began < 1100); /* with a deadline for each ring it would have taken 1200, and succeeded */
+	s.message = 0;
+	CHECK_EQ(say_table(t, &p), 0); /* nothing is broken */
+	ring_offer(&p);
+	CHECK(ring_used(&p, 1));
+	libvhost_transport_free(t);
 	fake_free(&p);
 }
