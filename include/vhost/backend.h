@@ -15,6 +15,15 @@
 extern "C" {
 #endif
 
+/** Why libvhost_backend_ops.reset is called. Since 0.1. */
+enum libvhost_reset_cause {
+	LIBVHOST_RESET_DEVICE = 0, /**< RESET_DEVICE or RESET_OWNER */
+	/** SET_STATUS 0: the driver reset the device, or the front-end suspends it: QEMU says the same for a guest that
+	 * is paused, or migrated and then asked for its state. What save_state is to give must survive this. */
+	LIBVHOST_RESET_STATUS = 1,
+	LIBVHOST_RESET_LEFT = 2 /**< the connection is over, whoever ended it */
+};
+
 /** What a device author writes. Since 0.1. */
 struct libvhost_backend_ops {
 	uint32_t size;	   /**< sizeof(struct libvhost_backend_ops) */
@@ -27,7 +36,8 @@ struct libvhost_backend_ops {
 	 * pushed, and is given no new ones. A front-end that negotiated GET_VRING_BASE_INFLIGHT and handed over a
 	 * region does not wait: what is kept then stays marked there. What was kept when a queue stopped belongs to
 	 * nobody: its memory may be gone, and with a region the next start pops it again, before anything new. A
-	 * handler knows the first call of a start by libvhost_vq_info.requests being 0, and forgets there what it kept.
+	 * handler forgets what it kept in queue_stopped, or in the first call of a start, when
+	 * libvhost_vq_info.requests is 0.
 	 */
 	int (*serve)(void *arg, uint32_t queue, struct libvhost_vq *vq);
 	/** Reads configuration space; NULL = opts.config is used. On the caller's dispatch thread. */
@@ -48,6 +58,18 @@ struct libvhost_backend_ops {
 	 */
 	int64_t (*save_state)(void *arg, void *buf, uint64_t cap);
 	int (*load_state)(void *arg, const void *buf, uint64_t len); /**< 0 or negative errno */
+	/**
+	 * For handlers that keep something per queue; NULL = not needed. A queue has started, before serve is called
+	 * for it, or has stopped for good, after the last call of serve; a pause is neither. Each start has its stop,
+	 * however the queue ends, and reset comes after the stops. @p vq is what serve is given until the stop; it may
+	 * be looked at (libvhost_vq_info()) and not be popped from. Called by dispatch (in process: by who submits; at
+	 * the end by libvhost_backend_stop() or libvhost_backend_free()), where libvhost_backend_* are refused, and
+	 * like all ops there they should not take long.
+	 */
+	void (*queue_started)(void *arg, uint32_t queue, struct libvhost_vq *vq);
+	void (*queue_stopped)(void *arg, uint32_t queue); /**< its queue object is gone when this returns */
+	/** The device is what it was made; @p cause is enum libvhost_reset_cause. No queue runs. */
+	void (*reset)(void *arg, uint32_t cause);
 };
 
 /** Options of libvhost_backend_new(). Since 0.1. */

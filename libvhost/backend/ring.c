@@ -134,18 +134,45 @@ int lv_ring_lend(struct lv_session *s, struct lv_ring *ring, bool drain, uint32_
 	return rc;
 }
 
+static void free_vq(struct lv_ring *ring)
+{
+	libvhost_vq_free(ring->vq);
+	ring->vq = NULL;
+}
+
+/* From here on until end_vq() the device has a queue. */
+static int begin_vq(struct lv_session *s, struct lv_ring *ring)
+{
+	const struct libvhost_backend *b = s->b;
+	const int rc = make_vq(s, ring);
+
+	if (rc < 0)
+		free_vq(ring);
+	else if (b->ops.queue_started)
+		b->ops.queue_started(b->opts.arg, ring->index, ring->vq);
+	return rc;
+}
+
+static void end_vq(struct lv_session *s, struct lv_ring *ring)
+{
+	const struct libvhost_backend *b = s->b;
+
+	if (b->ops.queue_stopped)
+		b->ops.queue_stopped(b->opts.arg, ring->index);
+	free_vq(ring);
+}
+
 static int start(struct lv_session *s, struct lv_ring *ring)
 {
 	const bool fresh = !ring->vq;
-	int rc = fresh ? make_vq(s, ring) : 0;
+	int rc = fresh ? begin_vq(s, ring) : 0;
 
-	if (rc == 0)
-		rc = lv_ring_lend(s, ring, false, lv_session_left_ms(s));
+	if (rc < 0)
+		return rc;
+	rc = lv_ring_lend(s, ring, false, lv_session_left_ms(s));
 	if (rc < 0) {
-		if (fresh) {
-			libvhost_vq_free(ring->vq);
-			ring->vq = NULL;
-		}
+		if (fresh)
+			end_vq(s, ring);
 		return rc;
 	}
 	if (fresh)
@@ -243,8 +270,7 @@ int lv_ring_stop(struct lv_session *s, struct lv_ring *ring, uint32_t timeout_ms
 			ring->has_base = true;
 		}
 		lv_vq_set_log(ring->vq, NULL, false, LV_NOT_LOGGED); /* marks what a broken queue still holds */
-		libvhost_vq_free(ring->vq);
-		ring->vq = NULL;
+		end_vq(s, ring);
 		lv_backend_event(s->b, LIBVHOST_EVENT_STOPPED, ring->index, 0, "the ring stopped");
 	}
 	lv_fd_close(ring->kick_fd);

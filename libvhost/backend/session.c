@@ -35,6 +35,14 @@ int lv_session_open(struct lv_session *s)
 	return 0;
 }
 
+static void tell_reset(const struct lv_session *s, uint32_t cause)
+{
+	const struct libvhost_backend *b = s->b;
+
+	if (b->ops.reset && !b->ops.on_request)
+		b->ops.reset(b->opts.arg, cause);
+}
+
 /* Everything but the connection and the memory map back to the beginning. 0 or -ETIMEDOUT. */
 static int start_over(struct lv_session *s)
 {
@@ -48,6 +56,7 @@ static int start_over(struct lv_session *s)
 	s->features = 0;
 	s->features_set = s->wire.f30_acked = false;
 	s->status = 0;
+	tell_reset(s, LIBVHOST_RESET_DEVICE);
 	return 0;
 }
 
@@ -184,9 +193,11 @@ static int clear_status(struct lv_session *s)
 {
 	const int rc = lv_rings_drain_and_stop(s, s->until, disable);
 
-	if (rc == 0)
-		s->status = 0;
-	return rc;
+	if (rc < 0)
+		return rc;
+	s->status = 0;
+	tell_reset(s, LIBVHOST_RESET_STATUS);
+	return 0;
 }
 
 /* FEATURES_OK does not stick before features were set (virtio 1.3, 3.1.1). */
@@ -306,5 +317,6 @@ bool lv_session_close(struct lv_session *s, uint32_t timeout_ms)
 	lv_session_drop_log(s);
 	libvhost_mem_free(s->mem);
 	s->mem = NULL;
+	tell_reset(s, LIBVHOST_RESET_LEFT);
 	return true;
 }

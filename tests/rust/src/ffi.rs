@@ -87,6 +87,9 @@ pub struct BackendOps {
     pub on_request: extern "C" fn(*mut c_void, *mut Req) -> c_int,
     pub save_state: *const c_void,
     pub load_state: *const c_void,
+    pub queue_started: *const c_void,
+    pub queue_stopped: *const c_void,
+    pub reset: *const c_void,
 }
 
 #[repr(C)]

@@ -81,6 +81,9 @@ fn serve(path: CString, file: File, ready: Sender<()>, questions: Receiver<(Req,
         on_request,
         save_state: null(),
         load_state: null(),
+        queue_started: null(),
+        queue_stopped: null(),
+        reset: null(),
     };
     let opts = ffi::BackendOpts {
         size: std::mem::size_of::<ffi::BackendOpts>() as u32,
