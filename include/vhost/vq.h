@@ -155,8 +155,8 @@ struct libvhost_chain {
  * Device: takes the next request. A buffer that crosses from one memory region into another becomes several pieces; an
  * empty buffer none. The pieces stay mapped until the request is pushed. When there is none and notifications are on,
  * the next request kicks.
- * @return 1 taken, 0 none; -EBADMSG (the ring broke the rules: queue is broken); -E2BIG (more than iov_cap pieces:
- * queue is broken); -EINVAL. Since 0.1.
+ * @return 1 taken, 0 none, or the turn on a worker is over (libvhost_worker_opts.burst); -EBADMSG (the ring broke the
+ * rules: queue is broken); -E2BIG (more than iov_cap pieces: queue is broken); -EINVAL. Since 0.1.
  */
 LIBVHOST_API int libvhost_vq_pop(struct libvhost_vq *vq, struct libvhost_chain *chain);
 

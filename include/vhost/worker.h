@@ -67,7 +67,9 @@ struct libvhost_worker_opts {
 	uint32_t io_depth;     /**< operations under way at once, 1..4096; 0 = 256 */
 	const int32_t *files;  /**< what libvhost_vq_io() reads and writes, named by index; duplicated */
 	uint32_t num_syscalls; /**< 0..32 */
-	uint32_t reserved;
+	/** most requests that one queue gets per turn; 0 = 256. Then pop answers 0, and the queue is served again when
+	 * the others that have work had their turn, whatever its handler returned */
+	uint32_t burst;
 	const struct libvhost_syscall_rule *syscalls; /**< allowed beside those of the role; copied */
 };
 

@@ -253,6 +253,7 @@ int libvhost_vq_new(struct libvhost_ctx *ctx, struct libvhost_mem *mem, const st
 	vq->event_idx = o.features & LV_F_EVENT_IDX;
 	vq->indirect_ok = o.features & LV_F_INDIRECT_DESC;
 	vq->in_order = o.features & LV_F_USED_IN_ORDER;
+	vq->turn_ends = UINT64_MAX;
 	rc = set_up(vq);
 	if (rc < 0) {
 		if (rc == -ENOMEM)
@@ -329,6 +330,12 @@ int libvhost_vq_notify_enable(struct libvhost_vq *vq, uint32_t on)
 	return rc < 0 ? rc : vq->ops->notify_enable(vq, on);
 }
 
+static LV_COLD int hold_back(struct libvhost_vq *vq)
+{
+	vq->cut_short = true;
+	return 0;
+}
+
 int libvhost_vq_pop(struct libvhost_vq *vq, struct libvhost_chain *chain)
 {
 	int rc;
@@ -337,6 +344,8 @@ int libvhost_vq_pop(struct libvhost_vq *vq, struct libvhost_chain *chain)
 	    chain->iov_cap > IOV_MAX_CAP)
 		return refuse(vq, "pop needs a device queue, chain.size, and an iov array of 1 to 1024 entries");
 	rc = enter(vq);
+	if (LV_UNLIKELY(vq->requests >= vq->turn_ends))
+		return rc < 0 ? rc : hold_back(vq);
 	return rc < 0 ? rc : vq->ops->pop(vq, chain);
 }
 

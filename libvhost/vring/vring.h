@@ -196,6 +196,7 @@ struct libvhost_vq {
 	};
 	struct lv_inflight *inflight;	/* device: lv_inflight_attach() makes it, the queue owns it; NULL = none */
 	bool draining;			/* device: no new requests, only what was in flight */
+	bool cut_short;			/* device: pop held something back, or would have */
 	struct libvhost_worker *worker; /* that serves it, in this slot; NULL = none */
 	uint32_t slot;
 	/* device: set by the back-end before it is first served, or while nobody serves it; borrowed; NULL = none */
@@ -207,6 +208,7 @@ struct libvhost_vq {
 		struct lv_dirty range[LV_DIRTY_BATCH];
 	} dirty; /* written by requests that are pushed, not yet marked */
 	uint64_t requests, notifications, notify_errors;
+	uint64_t turn_ends; /* device: pop gives nothing from so many requests on; UINT64_MAX = no worker's turn */
 	struct libvhost_ctx *ctx;
 	struct libvhost_vq_opts opts;
 	struct lv_errslot err;
@@ -220,6 +222,22 @@ void lv_vq_release(struct libvhost_vq *vq, uint32_t hold);
 
 /* Device: a worker gets the queue, or the host has it back and unmaps what was left over. */
 void lv_vq_lend(struct libvhost_vq *vq, bool lent);
+
+/* Device, on the worker: pop gives at most so many requests from here on, until lv_vq_end_turn(). */
+static inline void lv_vq_begin_turn(struct libvhost_vq *vq, uint32_t burst)
+{
+	vq->turn_ends = vq->requests + burst;
+}
+
+/* True: the handler asked for more than that. */
+static inline bool lv_vq_end_turn(struct libvhost_vq *vq)
+{
+	const bool cut_short = vq->cut_short;
+
+	vq->turn_ends = UINT64_MAX;
+	vq->cut_short = false;
+	return cut_short;
+}
 
 /* Device: completions are announced on another descriptor from now on, -1 = none. */
 static inline void lv_vq_set_call(struct libvhost_vq *vq, int fd)

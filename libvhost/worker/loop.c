@@ -43,6 +43,7 @@ static bool serve(struct libvhost_worker *w, unsigned n)
 	struct lv_loop *l = &w->loop;
 	struct lv_slot *slot = &l->slots[n];
 	uint64_t bit = 1ull << n, before = slot->requests;
+	bool cut_short;
 	int rc = 0, flushed;
 
 	if (l->armed & bit)
@@ -50,16 +51,18 @@ static bool serve(struct libvhost_worker *w, unsigned n)
 	l->armed &= ~bit;
 	l->waiting &= ~bit;
 	l->ready &= ~bit; /* before the handler, which may wake its own queue */
+	lv_vq_begin_turn(slot->vq, l->burst);
 	if (rc >= 0)
 		rc = slot->fn(slot->arg, slot->vq);
+	cut_short = lv_vq_end_turn(slot->vq);
 	flushed = libvhost_vq_flush(slot->vq);
 	if (rc < 0 || flushed < 0) {
 		give_up(w, n, rc < 0 ? rc : flushed);
 		return false;
 	}
-	if (rc == LIBVHOST_TURN_WAIT && !(l->ready & bit))
+	if (rc == LIBVHOST_TURN_WAIT && !cut_short && !(l->ready & bit))
 		l->waiting |= bit;
-	else if (rc)
+	else if (rc || cut_short)
 		l->ready |= bit;
 	slot->requests = slot->vq->requests;
 	if (slot->requests == before)
@@ -69,7 +72,7 @@ static bool serve(struct libvhost_worker *w, unsigned n)
 	return true;
 }
 
-/* Each queue of the set once; a handler bounds its own turn, so none can starve the others. */
+/* Each queue of the set once; pop bounds each turn, so that none can starve the others. */
 static bool serve_all(struct libvhost_worker *w, uint64_t set)
 {
 	bool worked = false;

@@ -17,8 +17,9 @@
 #include "worker/extra.h"
 #include "worker/loop.h"
 
-#define STACK_BYTES (512u << 10)
-#define POLL_US_MAX 1000000u
+#define STACK_BYTES   (512u << 10)
+#define POLL_US_MAX   1000000u
+#define DEFAULT_BURST 256u
 
 static void *thread_main(void *arg)
 {
@@ -157,6 +158,7 @@ int libvhost_worker_new(struct libvhost_ctx *ctx, const struct libvhost_worker_o
 	w->opts.syscalls = NULL;
 	w->pid = getpid();
 	w->loop.poll_max_ns = w->loop.poll_ns = o.poll_us * 1000ull;
+	w->loop.burst = o.burst ? o.burst : DEFAULT_BURST;
 	w->loop.busy = o.flags & LIBVHOST_WORKER_BUSY;
 	lv_errslot_init(&w->err);
 	pthread_mutex_init(&w->host_lock, NULL);

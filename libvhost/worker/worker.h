@@ -50,6 +50,7 @@ struct lv_loop {
 	uint32_t owed[LV_WORKER_QUEUES]; /* operations and promised calls that a queue waits for before it leaves */
 	struct lv_fd_slot fds[LV_WORKER_FDS];
 	uint32_t fds_active, fds_ready;
+	uint32_t burst;	  /* requests per turn */
 	bool busy;	  /* polls without end */
 	uint64_t poll_ns; /* polling window now: between 0 and poll_max_ns */
 	uint64_t poll_max_ns;
