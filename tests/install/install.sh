@@ -1,6 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-# make install, then what a user does with the result: pkg-config, the guide's program in three languages, a real peer.
+# make install, then what a user does with the result: pkg-config, the examples of the guide in three languages, a real
+# peer.
 . "$top_srcdir/tests/lib/tap.sh"
 root=$(sed -n 's/^prefix = //p' "$top_builddir/Makefile")
 check 'make install' make -s -C "$top_builddir" install
@@ -34,11 +35,10 @@ echo "# stripped: $size bytes"
 check 'the stripped library has at most 448 KiB' test "$size" -le 458752
 
 flags="-Wall -Wextra -Wconversion -pedantic -Werror $(pkg-config --cflags --libs libvhost)"
-for program in capacity sector pull; do
-	sed -n "/<!-- program: $program.c -->/,/^\`\`\`\$/p" "$top_srcdir/docs/guide.md" | sed '1,2d;$d' >"$work/$program.c"
+for program in capacity sector entropy pull; do
 	for language in 'gcc -std=c99' 'gcc -std=c11' 'clang -std=c11' 'g++ -std=c++17 -x c++'; do
 		# shellcheck disable=SC2086
-		check "the guide's $program.c compiles: ${language%% -x*}" $language "$work/$program.c" -o "$work/$program" $flags
+		check "examples/$program.c compiles: ${language%% -x*}" $language "$top_srcdir/examples/$program.c" -o "$work/$program" $flags
 	done
 done
 
@@ -60,6 +60,16 @@ for _ in $(seq 100); do [ -S "$work/pull.sock" ] || sleep 0.05; done
 check 'the third one serves a load without a thread' \
 	"$top_builddir/tools/vhostctl/vhostctl" blk-test "user:$work/pull.sock" --size 4M --queues 1 --depth 32
 check 'and ends with its front-end' wait "$pull"
+
+# shellcheck disable=SC2086
+check 'a driver of an entropy source compiles' gcc "$top_srcdir/tests/peers/gadgets.c" -o "$work/gadgets" $flags
+"$work/entropy" "$work/entropy.sock" >"$work/entropy.says" 2>&1 &
+entropy=$!
+pids="$pids $entropy"
+for _ in $(seq 100); do [ -S "$work/entropy.sock" ] || sleep 0.05; done
+check 'the fourth one gives it numbers' "$work/gadgets" rng "user:$work/entropy.sock"
+check 'and ends with its front-end' wait "$entropy"
+check 'its worker was in the sandbox' grep -q 'Seccomp 2, NoNewPrivs 1' "$work/entropy.says"
 
 make -s -C "$top_builddir" uninstall >"$work/.out" 2>&1
 check_fails 'make uninstall leaves no file' sh -c 'find "$1" ! -type d | grep .' find "$root"
