@@ -3,6 +3,14 @@
  * @file backend.h
  * The device side: a listener or an in-process connection, whose requests are decoded into the same struct libvhost_req
  * that front-ends send.
+ *
+ * Functions may be called from any thread; libvhost_backend_free() must be the last one. They wait for the time they
+ * are given and, where a front-end's message or a running queue is dealt with, for libvhost_backend_opts.timeout_ms. In
+ * a callback on the dispatching thread they return -EBUSY, but for libvhost_backend_error(), _worker() and
+ * _worker_status(), and in ops.on_request for libvhost_backend_request() and _next_event(), too. A handler on a worker
+ * calls none of them, see libvhost_ring_fn. What is not said below: a NULL argument is -EINVAL, and a system call
+ * without descriptors or memory is -EMFILE, -ENFILE or -ENOMEM. The text of an error is in libvhost_backend_error(), of
+ * libvhost_backend_new() in the context.
  */
 #ifndef LIBVHOST_BACKEND_H
 #define LIBVHOST_BACKEND_H
@@ -40,9 +48,10 @@ struct libvhost_backend_ops {
 	 * libvhost_vq_info.requests is 0.
 	 */
 	int (*serve)(void *arg, uint32_t queue, struct libvhost_vq *vq);
-	/** Reads configuration space; NULL = opts.config is used. On the caller's dispatch thread. */
+	/** Reads configuration space; NULL = opts.config is used. @p buf holds zeros. On the caller's dispatch thread.
+	 * @return 0, or negative errno: the front-end gets an empty answer */
 	int (*get_config)(void *arg, uint32_t offset, void *buf, uint32_t len);
-	/** Writes it; NULL = refused. */
+	/** Writes it; NULL = refused. @p type is the message's flags. @return 0, or negative errno, the answer */
 	int (*set_config)(void *arg, uint32_t offset, const void *buf, uint32_t len, uint32_t type);
 	/**
 	 * Takes the protocol over, for bridges and tracers: every decoded request of the front-end comes here, in
@@ -99,7 +108,7 @@ struct libvhost_backend_opts {
 #define LIBVHOST_BACKEND_PULL 0x4u
 
 /** Makes the device; workers are started and sandboxed at once. @return 0; -EINVAL; -E2BIG; the errors of
- * libvhost_worker_new(); -ENOMEM. Since 0.1. */
+ * libvhost_worker_new(); -ENOMEM; -EMFILE. Since 0.1. */
 LIBVHOST_API LIBVHOST_MUST_CHECK int libvhost_backend_new(struct libvhost_ctx *ctx,
 							  const struct libvhost_backend_opts *opts,
 							  struct libvhost_backend **ret);
@@ -119,7 +128,9 @@ LIBVHOST_API int libvhost_backend_stop(struct libvhost_backend *backend, uint32_
 LIBVHOST_API void libvhost_backend_free(struct libvhost_backend *backend);
 
 /** Listens on a unix socket; a stale socket file without a listener is replaced. One front-end at a time, the next
- * waits. @return 0; -EADDRINUSE (someone listens there); -EACCES; -EINVAL (path); -EBUSY; -EMFILE. Since 0.1. */
+ * waits. @return 0; -EADDRINUSE (someone listens there); -EACCES, -EROFS and the like (the file cannot be made);
+ * -EINVAL (path: too long, its folder is missing, or something that is no socket is there); -EBUSY (it listens or
+ * connects already); -EMFILE; -ESHUTDOWN. Since 0.1. */
 LIBVHOST_API int libvhost_backend_listen(struct libvhost_backend *backend, const char *path);
 
 /**
@@ -146,18 +157,22 @@ LIBVHOST_API int libvhost_backend_release_listener(struct libvhost_backend *back
  */
 LIBVHOST_API int libvhost_backend_connect(struct libvhost_backend *backend, const char *path);
 
-/** Serves an already connected socket; duplicated. @return 0; -EBUSY (connected already); -ENOTSOCK; -EBADF; -EMFILE.
- * Since 0.1. */
+/** Serves an already connected socket; duplicated. @return 0; -EBUSY (connected already, or the last front-end's queues
+ * are not back yet); -ENOTSOCK (no connected unix stream socket); -EBADF; -EMFILE; -ENOMEM; -ESHUTDOWN. Since 0.1. */
 LIBVHOST_API int libvhost_backend_adopt(struct libvhost_backend *backend, int fd);
 
 /** A transport whose other end is this back-end, in the same process, without a socket. The transport must be freed
- * before the back-end. @return 0; -EBUSY; -ENOTSUP (LIBVHOST_BACKEND_PULL); -ENOMEM. Since 0.1. */
+ * before the back-end. @return 0; -EBUSY (as libvhost_backend_adopt()); -ENOTSUP (LIBVHOST_BACKEND_PULL); -EMFILE;
+ * -ENOMEM; -ESHUTDOWN. Since 0.1. */
 LIBVHOST_API int libvhost_backend_inproc(struct libvhost_backend *backend, struct libvhost_transport **ret);
 
-/** One epoll-able descriptor, readable when dispatch has something to do. @return descriptor; -EMFILE. Since 0.1. */
+/** One epoll-able descriptor, readable when dispatch has something to do; the same all the time, owned by the back-end.
+ * @return descriptor; -EINVAL; -EBUSY. Since 0.1. */
 LIBVHOST_API int libvhost_backend_fd(struct libvhost_backend *backend);
 
-/** Accepts, reads and answers control messages; waits up to @p timeout_ms. @return 0; -EBUSY. Since 0.1. */
+/** Accepts, reads and answers control messages; waits up to @p timeout_ms for the first of them. One thread at a time.
+ * @return 0, also when nothing came; -EBUSY (another thread dispatches); -EINVAL (timeout_ms above an hour);
+ * -ESHUTDOWN. Since 0.1. */
 LIBVHOST_API int libvhost_backend_dispatch(struct libvhost_backend *backend, uint32_t timeout_ms);
 
 /**
@@ -173,18 +188,20 @@ LIBVHOST_API int libvhost_backend_dispatch(struct libvhost_backend *backend, uin
 LIBVHOST_API int libvhost_backend_queue(struct libvhost_backend *backend, uint32_t queue, struct libvhost_vq **vq,
 					int *kick_fd);
 
-/** Takes one event. @return 1, 0; -EINVAL. Since 0.1. */
+/** Takes one event. 64 wait at most; libvhost_event.dropped of the next one counts those that came meanwhile. @return 1
+ * taken, 0 none; -EINVAL; -EBUSY. Since 0.1. */
 LIBVHOST_API int libvhost_backend_next_event(struct libvhost_backend *backend, struct libvhost_event *event);
 
-/** Replaces configuration space and tells the front-end. Without one it is kept for the
- * next front-end. @return 0; -EINVAL. Since 0.1. */
+/** Replaces the first @p len bytes of configuration space and tells the front-end, if there is one that wants to know.
+ * Never waits: any number of changes is one message. @return 0; -EINVAL (len is 0 or above
+ * libvhost_backend_opts.config_len); -EBUSY. Since 0.1. */
 LIBVHOST_API int libvhost_backend_set_config(struct libvhost_backend *backend, const void *config, uint32_t len);
 
 /**
  * Sends one back-end request (LIBVHOST_OP_BACKEND_*) to the connected front-end and waits for its answer if there is
  * one.
- * @return 0; -ENOTCONN (no front-end, or it gave no back-end channel); -EINVAL; -EIO (refused); -ETIMEDOUT; -EPROTO
- * (channel closed). Since 0.1.
+ * @return 0; -ENOTCONN (no front-end, or it gave no back-end channel); -EINVAL (not such a request, or not one that can
+ * be said); -EIO (refused); -ETIMEDOUT, -EPROTO, -ECONNRESET, -EPIPE (the channel is closed now); -ENOMEM. Since 0.1.
  */
 LIBVHOST_API int libvhost_backend_request(struct libvhost_backend *backend, struct libvhost_req *req,
 					  uint32_t timeout_ms);
@@ -194,7 +211,8 @@ LIBVHOST_API int libvhost_backend_request(struct libvhost_backend *backend, stru
  * queue waits for it, while it serves it; what was readable before counts. The handler reads, and returns
  * LIBVHOST_TURN_WAIT while there is nothing to read. One descriptor per queue; @p fd is borrowed until the back-end is
  * freed or another is given, must be non-blocking and may belong to one queue only; -1 = none.
- * @return 0; -EINVAL (queue, or fd cannot be waited for); -EBUSY (the queue runs). Since 0.1.
+ * @return 0; -EINVAL (queue, fd cannot be waited for, or made with LIBVHOST_BACKEND_PULL); -EBUSY (the queue runs).
+ * Since 0.1.
  */
 LIBVHOST_API int libvhost_backend_watch_fd(struct libvhost_backend *backend, uint32_t queue, int fd);
 
@@ -213,7 +231,7 @@ LIBVHOST_API int libvhost_backend_move_queue(struct libvhost_backend *backend, u
  * such worker. Since 0.1. */
 LIBVHOST_API struct libvhost_worker *libvhost_backend_worker(struct libvhost_backend *backend, uint32_t index);
 
-/** Status of worker @p index. @return 0; -ENOENT; as libvhost_worker_status(). Since 0.1. */
+/** Status of worker @p index. @return 0; -ENOENT (no such worker); as libvhost_worker_status(). Since 0.1. */
 LIBVHOST_API int libvhost_backend_worker_status(struct libvhost_backend *backend, uint32_t index,
 						struct libvhost_worker_status *status);
 

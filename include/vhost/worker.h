@@ -2,6 +2,10 @@
 /**
  * @file worker.h
  * One sandboxed thread that serves virtqueues. See docs/sandbox.md for what thread mode contains and what it does not.
+ *
+ * Functions may be called from any thread of the host but a worker's, unless they say that they are for handlers;
+ * libvhost_worker_free() must be the last one. What is not said below: a NULL argument is -EINVAL. The text of an error
+ * is in libvhost_worker_error(), of libvhost_worker_new() in the context.
  */
 #ifndef LIBVHOST_WORKER_H
 #define LIBVHOST_WORKER_H
@@ -81,8 +85,9 @@ struct libvhost_worker_opts {
 
 /**
  * Starts the thread and returns after it confirmed its sandbox.
- * @return 0; -EINVAL; -E2BIG; -EPERM (sandbox required but not to be had: kind SANDBOX); -ENOMEM; -EAGAIN (no thread);
- * -EMFILE; -ETIMEDOUT (the thread did not get to run). Since 0.1.
+ * @return 0; -EINVAL (options, or the processor is not there); -E2BIG; -EPERM (sandbox required but not to be had: kind
+ * SANDBOX); -EBADF (a file); -ENOMEM; -EAGAIN (no thread); -EMFILE; -ETIMEDOUT (the thread did not get to run in the
+ * context's time limit). Since 0.1.
  */
 LIBVHOST_API LIBVHOST_MUST_CHECK int libvhost_worker_new(struct libvhost_ctx *ctx,
 							 const struct libvhost_worker_opts *opts,
@@ -122,7 +127,7 @@ enum libvhost_turn {
  * the ring by itself: all the time while there is work and within poll_us of it, then once a millisecond. While a queue
  * is on a worker, no region may leave its memory map: take the queue back, commit, add it again.
  * @return 0; -EINVAL (also: kick_fd cannot be waited for); -ENOSPC (64 queues); -EEXIST (queue or descriptor is on this
- * worker already); -ETIMEDOUT (handler stuck: the queue was not added). Since 0.1.
+ * worker already); -ETIMEDOUT (handler stuck: the queue was not added); -ESRCH (the worker has ended). Since 0.1.
  */
 LIBVHOST_API int libvhost_worker_add_vq(struct libvhost_worker *worker, struct libvhost_vq *vq, int kick_fd,
 					libvhost_ring_fn fn, void *arg, uint32_t timeout_ms);
@@ -218,7 +223,8 @@ struct libvhost_worker_status {
 	uint64_t io_done;      /**< operations ended */
 };
 
-/** @return 0; -EINVAL; -ESRCH (thread is gone). Since 0.1. */
+/** Reads it. @return 0; -EINVAL (also: size); -ESRCH (thread is gone); the errno of open() where there is no /proc.
+ * Since 0.1. */
 LIBVHOST_API int libvhost_worker_status(struct libvhost_worker *worker, struct libvhost_worker_status *status);
 
 /** Names of the system calls that a role's filter allows, one after another: index 0, 1, … @return static name, NULL at
