@@ -102,8 +102,10 @@ static int make_vq(struct lv_session *s, struct lv_ring *ring)
 	};
 	int rc = lv_ring_locate(s, ring, &o);
 
-	if (rc == 0)
-		rc = libvhost_vq_new(s->b->ctx, s->mem, &o, &ring->vq);
+	if (rc == 0) /* who serves it is the first to look at the ring */
+		rc = lv_vq_prepare(s->b->ctx, s->mem, &o, &ring->vq);
+	if (rc == 0 && (lv_pulled(s->b) || s->inflight.map))
+		rc = lv_vq_begin(ring->vq);
 	if (rc == 0)
 		rc = lv_ring_track(s, ring);
 	if (rc == 0)

@@ -35,7 +35,13 @@ static int packed_device_init(struct libvhost_vq *vq)
 	/* what was in flight when the ring stopped is not ours, and occupies the ring until the driver resets it */
 	d->free_count = num - (uint32_t)lv_packed_distance(vq->opts.base, num);
 	d->free_tail = d->free_count - 1;
-	rc = packed_device_notify(vq, true);
+	return 0;
+}
+
+static int packed_device_begin(struct libvhost_vq *vq)
+{
+	const int rc = packed_device_notify(vq, true);
+
 	return rc < 0 ? rc : 0;
 }
 
@@ -283,6 +289,7 @@ static uint32_t packed_device_base(struct libvhost_vq *vq)
 
 const struct lv_vq_ops lv_packed_device_ops = {
 	.init = packed_device_init,
+	.begin = packed_device_begin,
 	.destroy = packed_device_destroy,
 	.map = lv_packed_map,
 	.notify_enable = packed_device_notify,

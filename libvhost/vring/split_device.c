@@ -20,7 +20,14 @@ static int split_device_init(struct libvhost_vq *vq)
 	if (!d->taken || !d->pending || rc < 0)
 		return -ENOMEM;
 	d->avail_idx = d->avail_seen = (uint16_t)vq->opts.base;
-	d->used_idx = lv_ring_idx(&vq->ring, vq->ring.used);
+	return 0;
+}
+
+static int split_device_begin(struct libvhost_vq *vq)
+{
+	int rc;
+
+	vq->dev.used_idx = lv_ring_idx(&vq->ring, vq->ring.used);
 	rc = split_device_notify(vq, true);
 	return rc < 0 ? rc : 0;
 }
@@ -247,6 +254,7 @@ static uint32_t split_device_base(struct libvhost_vq *vq)
 
 const struct lv_vq_ops lv_split_device_ops = {
 	.init = split_device_init,
+	.begin = split_device_begin,
 	.destroy = split_device_destroy,
 	.map = lv_split_map,
 	.notify_enable = split_device_notify,

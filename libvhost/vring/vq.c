@@ -223,8 +223,34 @@ static int set_up(struct libvhost_vq *vq)
 	return vq->ops->init(vq);
 }
 
+int lv_vq_begin(struct libvhost_vq *vq)
+{
+	if (vq->begun || !vq->ops->begin)
+		return 0;
+	vq->begun = true;
+	return vq->ops->begin(vq);
+}
+
 int libvhost_vq_new(struct libvhost_ctx *ctx, struct libvhost_mem *mem, const struct libvhost_vq_opts *opts,
 		    struct libvhost_vq **ret)
+{
+	struct libvhost_vq *vq = NULL;
+	int rc = ret ? lv_vq_prepare(ctx, mem, opts, &vq) : -EINVAL;
+
+	if (!vq)
+		return rc;
+	rc = lv_vq_begin(vq);
+	if (rc < 0) {
+		lv_fail_copy(&ctx->err, &vq->err);
+		libvhost_vq_free(vq);
+		return rc;
+	}
+	*ret = vq;
+	return 0;
+}
+
+int lv_vq_prepare(struct libvhost_ctx *ctx, struct libvhost_mem *mem, const struct libvhost_vq_opts *opts,
+		  struct libvhost_vq **ret)
 {
 	struct libvhost_vq_opts o;
 	struct libvhost_vq *vq;

@@ -16,10 +16,12 @@
 
 /*
  * One ring format in one role. Entries of the other role are NULL. vq.c has checked arguments, refused broken queues
- * and brought addresses up to date before it calls any of them. init allocates all the queue will ever need.
+ * and brought addresses up to date before it calls any of them. init allocates all the queue will ever need; a device's
+ * does not touch the ring, that is what begin does.
  */
 struct lv_vq_ops {
 	int (*init)(struct libvhost_vq *vq);
+	int (*begin)(struct libvhost_vq *vq);
 	void (*destroy)(struct libvhost_vq *vq);
 	/* Finds the areas in a (new) snapshot. Negative (error recorded, nothing changed) if one is not there. */
 	int (*map)(struct libvhost_vq *vq, const struct lv_snapshot *snap);
@@ -182,7 +184,7 @@ struct libvhost_vq {
 	uint32_t hold;		  /* the current one */
 	bool lent, left_over;	  /* a worker has it, which may not unmap; maps that nobody uses wait in holds */
 	struct lv_tlb tlb;
-	bool broken, event_idx, indirect_ok, in_order, notify_on;
+	bool begun, broken, event_idx, indirect_ok, in_order, notify_on;
 	uint32_t in_flight;
 	union {
 		struct lv_split_ring ring;
@@ -216,6 +218,15 @@ struct libvhost_vq {
 
 /* Records that the ring broke the rules and makes the queue refuse everything from now on. Returns -EBADMSG. */
 LV_COLD int lv_vq_break(struct libvhost_vq *vq, const char *fmt, ...) LV_PRINTF(2, 3);
+
+/*
+ * libvhost_vq_new() that leaves the first look at the ring of a device to whoever serves it: behind its pages may be a
+ * file system that does not answer, and threads that must go on do not touch them. lv_vq_begin() is that look: 0, or
+ * the queue is broken; once, before anything else.
+ */
+int lv_vq_prepare(struct libvhost_ctx *ctx, struct libvhost_mem *mem, const struct libvhost_vq_opts *opts,
+		  struct libvhost_vq **ret);
+int lv_vq_begin(struct libvhost_vq *vq);
 
 /* Device: a request translated with holds[hold] is done. */
 void lv_vq_release(struct libvhost_vq *vq, uint32_t hold);

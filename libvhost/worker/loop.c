@@ -43,10 +43,10 @@ static bool serve(struct libvhost_worker *w, unsigned n)
 	struct lv_loop *l = &w->loop;
 	struct lv_slot *slot = &l->slots[n];
 	uint64_t bit = 1ull << n, before = slot->requests;
+	int rc = slot->vq->begun ? 0 : lv_vq_begin(slot->vq), flushed;
 	bool cut_short;
-	int rc = 0, flushed;
 
-	if (l->armed & bit)
+	if (rc >= 0 && l->armed & bit)
 		rc = libvhost_vq_notify_enable(slot->vq, 0);
 	l->armed &= ~bit;
 	l->waiting &= ~bit;

@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+/* Guest memory in a file of a file system that never answers: who touches it waits for ever. */
+#include "frontend.h"
+
+#include <pthread.h>
+#include <time.h>
+
+#include "mutefs.h"
+
+#define MUTE_GPA  0x10000000ull
+#define MUTE_ADDR (UADDR + MUTE_GPA)
+#define LIMIT_MS  200u
+
+static unsigned elapsed_ms(const struct timespec *since)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (unsigned)((now.tv_sec - since->tv_sec) * 1000 + (now.tv_nsec - since->tv_nsec) / 1000000);
+}
+
+/* Reads the first byte of each request, as devices do. */
+static int reader(void *arg, uint32_t queue, struct libvhost_vq *vq)
+{
+	struct libvhost_iov iov[16];
+	struct libvhost_chain c = {.size = sizeof(c), .iov = iov, .iov_cap = 16};
+	int rc = 0;
+
+	(void)arg;
+	(void)queue;
+	for (int i = 0; i < 16 && (rc = libvhost_vq_pop(vq, &c)) > 0; i++) {
+		(void)*(volatile uint8_t *)iov[0].base;
+		rc = libvhost_vq_push(vq, c.head, 0) < 0 ? -EIO : 1;
+	}
+	return rc;
+}
+
+static const struct libvhost_backend_ops ops = {.size = sizeof(ops), .serve = reader};
+static const struct libvhost_backend_opts two_workers = {.ops = &ops, .num_workers = 2, .timeout_ms = LIMIT_MS};
+
+static struct fake with_mute_memory(const struct mutefs *m)
+{
+	struct fake p = fake_new(&two_workers);
+	struct libvhost_region regions[2] = {{.size = RAM_BYTES, .user_addr = UADDR, .fd = p.ram},
+					     {.gpa = MUTE_GPA, .size = RAM_BYTES, .user_addr = MUTE_ADDR, .fd = m->fd}};
+
+	handshake(&p);
+	CHECK_EQ(ask_table(&p, regions, 2, 2), 0);
+	return p;
+}
+
+/* Another ring of the device is served, on the other worker, and questions are answered. */
+static void lives_on(struct fake *p, struct fake *other, uint16_t n)
+{
+	struct timespec begin;
+
+	clock_gettime(CLOCK_MONOTONIC, &begin);
+	CHECK(get_u64(p, LIBVHOST_OP_GET_FEATURES) & F30);
+	CHECK(elapsed_ms(&begin) < 5 * LIMIT_MS);
+	ring_offer(p);
+	CHECK(ring_used(p, n));
+	ring_offer(other);
+	CHECK(ring_used(other, n));
+}
+
+/* The front-end is refused, the host's stop says which queue, and when the file system speaks all ends. */
+static void ends_when_it_speaks(struct fake *p, struct fake *other, struct mutefs *m)
+{
+	struct libvhost_error e = {.size = sizeof(e)};
+	struct timespec begin;
+
+	clock_gettime(CLOCK_MONOTONIC, &begin);
+	send_msg(p, LIBVHOST_OP_GET_VRING_BASE, 0, (uint32_t[2]){1, 0}, 8, NULL, 0);
+	CHECK(closed(p));
+	CHECK(elapsed_ms(&begin) < 10 * LIMIT_MS);
+	CHECK_EQ(libvhost_backend_error(p->b, &e), 0);
+	clock_gettime(CLOCK_MONOTONIC, &begin);
+	CHECK_EQ(libvhost_backend_stop(p->b, LIMIT_MS), -ETIMEDOUT);
+	CHECK(elapsed_ms(&begin) < 10 * LIMIT_MS);
+	CHECK_EQ(libvhost_backend_error(p->b, &e), 0);
+	CHECK_HAS(e.text, "queue 1");
+	CHECK_EQ(e.queue, 1);
+	ring_offer(other);
+	CHECK(ring_used(other, 2));
+	mutefs_speak(m);
+	CHECK_EQ(libvhost_backend_stop(p->b, 5000), 0);
+	p->stopped = true;
+}
+
+static void end(struct fake *p, struct fake *other, struct mutefs *m, struct lv_ledger *before)
+{
+	fake_free(p);
+	fake_free(other);
+	mutefs_free(m);
+	CHECK_LEDGER(*before);
+}
+
+#define SETUP                                                                                                          \
+	struct lv_ledger before = lv_ledger_take();                                                                    \
+	struct fake p, other;                                                                                          \
+	struct mutefs m;                                                                                               \
+	if (!mutefs_new(&m, RAM_BYTES))                                                                                \
+		SKIP("no FUSE file system can be mounted here");                                                       \
+	other = fake_new(&two_workers);                                                                                \
+	handshake(&other);                                                                                             \
+	CHECK_EQ(ring_up(&other, 0), 0);                                                                               \
+	p = with_mute_memory(&m);                                                                                      \
+	CHECK_EQ(ring_up(&p, 0), 0)
+
+TEST(mute_memory, r062_a_buffer_whose_file_system_never_answers)
+{
+	SETUP;
+	struct lv_desc d = {.addr = MUTE_GPA, .len = 64};
+
+	CHECK_EQ(ring_up(&p, 1), 0);
+	memcpy(p.mem + 0x4000, &d, sizeof(d));
+	atomic_store((_Atomic uint16_t *)(void *)(p.mem + 0x4000 + 0x1002), 1);
+	CHECK_EQ(ask_state(&p, LIBVHOST_OP_SET_VRING_ENABLE, 1, 0), 0); /* served when it starts anew */
+	CHECK_EQ(ask_state(&p, LIBVHOST_OP_SET_VRING_ENABLE, 1, 1), 0);
+	CHECK(mutefs_asked(&m));
+	lives_on(&p, &other, 1);
+	ends_when_it_speaks(&p, &other, &m);
+	end(&p, &other, &m, &before);
+}
+
+TEST(mute_memory, r062_a_ring_whose_file_system_never_answers)
+{
+	SETUP;
+
+	CHECK_EQ(ask_state(&p, LIBVHOST_OP_SET_VRING_NUM, 1, 8), 0);
+	CHECK_EQ(ask_state(&p, LIBVHOST_OP_SET_VRING_BASE, 1, 0), 0);
+	CHECK_EQ(ask_addr(&p, 1, MUTE_ADDR, MUTE_ADDR + 0x1000, MUTE_ADDR + 0x2000), 0);
+	CHECK_EQ(ask_fd(&p, LIBVHOST_OP_SET_VRING_KICK, 1, p.err), 0);
+	CHECK_EQ(ask_state(&p, LIBVHOST_OP_SET_VRING_ENABLE, 1, 1), 0);
+	CHECK(mutefs_asked(&m));
+	lives_on(&p, &other, 1);
+	ends_when_it_speaks(&p, &other, &m);
+	end(&p, &other, &m, &before);
+}
