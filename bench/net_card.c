@@ -38,53 +38,66 @@ static int fail(const char *what, int rc)
 	return 1;
 }
 
+static struct burst {
+	struct libvhost_chain chains[BURST];
+	struct libvhost_iov iov[BURST][PIECES];
+	uint32_t n;
+} burst;
+
+/* Up to so many requests. Their memory is on its way while the next ones are taken apart. */
+static void pop(struct libvhost_vq *vq, uint32_t most)
+{
+	for (burst.n = 0; burst.n < most; burst.n++) {
+		struct libvhost_chain *c = &burst.chains[burst.n];
+
+		*c = (struct libvhost_chain){.size = sizeof(*c), .iov = burst.iov[burst.n], .iov_cap = PIECES};
+		if (libvhost_vq_pop(vq, c) != 1)
+			return;
+		for (uint32_t i = 0; i < c->n_read + c->n_write; i++)
+			__builtin_prefetch(c->iov[i].base);
+	}
+}
+
+static void push(struct libvhost_vq *vq, const uint64_t *written)
+{
+	for (uint32_t i = 0; i < burst.n; i++)
+		if (libvhost_vq_push(vq, burst.chains[i].head, written ? written[i] : 0) < 0)
+			break;
+	if (burst.n)
+		libvhost_vq_flush(vq);
+}
+
 /* Frames of the guest; 0 when there are none. */
 static uint32_t take(struct libvhost_vq *vq)
 {
-	uint32_t n = 0;
+	pop(vq, BURST);
+	for (uint32_t i = 0; i < burst.n; i++) {
+		struct pieces frame = {burst.iov[i], burst.chains[i].n_read};
 
-	for (; n < BURST; n++) {
-		struct libvhost_iov iov[PIECES];
-		struct libvhost_chain c = {.size = sizeof(c), .iov = iov, .iov_cap = PIECES};
-		struct pieces frame = {.iov = iov};
-
-		if (libvhost_vq_pop(vq, &c) != 1)
-			break;
-		frame.n = c.n_read;
 		pieces_skip(&frame, sizeof(struct net_header));
-		frames[n].len = (uint32_t)pieces_copy(&frame, frames[n].bytes, FRAME, false);
-		if (libvhost_vq_push(vq, c.head, 0) < 0)
-			break;
+		frames[i].len = (uint32_t)pieces_copy(&frame, frames[i].bytes, FRAME, false);
 	}
-	if (n)
-		libvhost_vq_flush(vq);
-	return n;
+	push(vq, NULL);
+	return burst.n;
 }
 
 /* Frames for the guest; what it has no buffer for is lost. */
 static void give(struct libvhost_vq *vq, uint32_t n)
 {
 	struct net_header header = {.num_buffers = htole16(1)};
-	uint32_t done = 0;
+	uint64_t written[BURST] = {0};
 
-	for (; done < n; done++) {
-		struct libvhost_iov iov[PIECES];
-		struct libvhost_chain c = {.size = sizeof(c), .iov = iov, .iov_cap = PIECES};
-		struct pieces room;
-		uint64_t written = 0;
+	pop(vq, n);
+	for (uint32_t i = 0; i < burst.n; i++) {
+		const struct libvhost_chain *c = &burst.chains[i];
+		struct pieces room = {c->iov + c->n_read, c->n_write};
 
-		if (libvhost_vq_pop(vq, &c) != 1)
-			break;
-		room = (struct pieces){iov + c.n_read, c.n_write};
-		if (c.write_len >= sizeof(header) + frames[done].len) {
-			written = pieces_copy(&room, &header, sizeof(header), true);
-			written += pieces_copy(&room, frames[done].bytes, frames[done].len, true);
-		}
-		if (libvhost_vq_push(vq, c.head, written) < 0)
-			break;
+		if (c->write_len < sizeof(header) + frames[i].len)
+			continue;
+		written[i] = pieces_copy(&room, &header, sizeof(header), true);
+		written[i] += pieces_copy(&room, frames[i].bytes, frames[i].len, true);
 	}
-	if (done)
-		libvhost_vq_flush(vq);
+	push(vq, written);
 }
 
 static void serve(struct libvhost_vq *vqs[QUEUES], bool loop, bool flood)
