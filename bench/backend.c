@@ -56,8 +56,11 @@ static void run_rounds(void)
 		probe_steal(&stolen[0], &all[0]);
 		probe(&b.probes[i], DRIVER_CPU, DEVICE_CPU);
 		for (int m = 0; m < b.num_modes; m++)
-			for (int d = 0; d < b.num_devices; d++)
+			for (int k = 0; k < b.num_devices; k++) { /* nobody is always the one behind the probes */
+				const int d = (k + i) % b.num_devices;
+
 				device_run(&b.devices[d], &b.modes[m].load, &b.results[m][d][i]);
+			}
 		probe_steal(&stolen[1], &all[1]);
 		b.steal[i] = all[1] > all[0] ? (double)(stolen[1] - stolen[0]) / (double)(all[1] - all[0]) : 0;
 		fprintf(stderr, "round %d: cache line %.2f us, eventfd %.1f us, system call %.2f us, steal %.1f %%\n",
