@@ -15,7 +15,6 @@
 
 #define EVENTS_AT_ONCE 16
 #define NAP_MS	       1  /* between looks at queues that have no kick descriptor */
-#define IO_FEW	       4  /* file operations that are polled for */
 #define CLOCK_EVERY    16 /* polling rounds between looks at the clock and at descriptors */
 #define KICKS_EVERY    64 /* polling rounds between looks for kicks of queues that are not polled */
 #define SORT_EVERY     64 /* rounds under load after which a queue without work is idle */
@@ -254,10 +253,11 @@ static bool window_ends(struct libvhost_worker *w, uint64_t end)
 	return false;
 }
 
-/* Completions of a disk with a lot to do gather while the worker sleeps, which costs less than to take each at once. */
-static bool disk_is_busy(const struct libvhost_worker *w)
+/* Windows are for rings: a disk takes longer than falling asleep and waking up, and its completions gather meanwhile.
+ */
+static bool disk_works(const struct libvhost_worker *w)
 {
-	return w->io.under_way > IO_FEW && !w->loop.busy;
+	return w->io.under_way && !w->loop.busy;
 }
 
 /*
@@ -274,7 +274,7 @@ static bool poll_window(struct libvhost_worker *w)
 	if (!l->poll_ns && !l->busy)
 		return true;
 	end = lv_now(NULL) + l->poll_ns;
-	for (unsigned round = 1; l->active && !l->fds_ready && !host_calls(w) && !disk_is_busy(w); round++) {
+	for (unsigned round = 1; l->active && !l->fds_ready && !host_calls(w) && !disk_works(w); round++) {
 		const uint64_t polled = l->active & ~l->waiting & ~(l->busy ? 0 : l->armed);
 		bool worked = serve_all(w, (l->ready | polled) & ~l->held);
 
