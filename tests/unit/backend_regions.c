@@ -94,7 +94,7 @@ TEST(backend_regions, r041_more_regions_than_bytes)
 {
 	struct lv_ledger before;
 	struct fake p = up(&before);
-	const struct libvhost_region ok = at_gpa(p.ram, HIGH, 0x1000, 0);
+	const struct libvhost_region over_two = at_gpa(p.ram, HIGH, 0x2000, 0);
 	uint64_t wire[1 + 8 * 4] = {8};
 	int fds[8];
 
@@ -107,7 +107,7 @@ TEST(backend_regions, r041_more_regions_than_bytes)
 	CHECK_EQ(ask(&p, LIBVHOST_OP_SET_MEM_TABLE, wire, sizeof(wire), fds, 8), 0);
 	CHECK_EQ(ask(&p, LIBVHOST_OP_SET_MEM_TABLE, wire, 8 + 2 * 32, fds, 8), -EINVAL);
 	CHECK_EQ(ask(&p, LIBVHOST_OP_SET_MEM_TABLE, wire, 8 + 2 * 32, fds, 2), -EINVAL);
-	CHECK_EQ(add(&p, ok), -EEXIST); /* the table with eight is still there */
+	CHECK_EQ(add(&p, over_two), -EEXIST); /* the table with eight is still there */
 	wire[0] = 1;
 	memcpy(wire + 1, &(struct libvhost_region){.size = RAM_BYTES, .user_addr = UADDR}, 4 * sizeof(uint64_t));
 	CHECK_EQ(ask(&p, LIBVHOST_OP_SET_MEM_TABLE, wire, 8 + 32, fds, 1), 0);
