@@ -27,7 +27,8 @@ static void ring_desc(struct fake *p, uint32_t n, uint64_t addr, uint32_t len, u
 /* The heads, and then an available index that may not fit them. */
 static void offer_heads(struct fake *p, const uint16_t *heads, uint32_t n, uint16_t idx)
 {
-	memcpy(p->mem + RING + 0x1004, heads, n * sizeof(*heads));
+	for (uint32_t i = 0; i < n; i++)
+		memcpy(p->mem + RING + 0x1004 + i * sizeof(*heads), &heads[i], sizeof(*heads));
 	atomic_store((_Atomic uint16_t *)(void *)(p->mem + RING + 0x1002), idx);
 }
 
