@@ -242,11 +242,18 @@ LIBVHOST_API int libvhost_dev_disable_notifiers(struct libvhost_dev *dev);
 LIBVHOST_API int libvhost_dev_start(struct libvhost_dev *dev, const struct libvhost_call_opts *opts);
 
 /**
- * Stops the rings and reads where they stopped; a later start continues. On a LOST device it is tried once more; if
- * that fails too, or the peer's memory table is a mixture, the connection is closed (DISCONNECTED). While the device
- * reconnects by itself (AUTO_RECONNECT) stop takes effect at once, without the peer, and it comes back stopped. Needs
- * no memory: what it takes is there since init.
- * @return 0; -EINPROGRESS; -EALREADY (not running); errors of exec. Since 0.1.
+ * Stops the rings and reads where they stopped; a later start continues. Some peers say "stopped" before they have
+ * completed what they took. A split ring shows it, and stop waits until the used index has come to where the peer says
+ * that the ring stopped: after 0 nothing writes guest memory any more (packed rings do not show it, there the peer's
+ * word counts). At the deadline it returns -EAGAIN: the rings rest, the device is NEGOTIATED, the error names a queue
+ * and how many requests are open. They may be completed later; or never, if the peer lost them. Call stop again to wait
+ * on; start goes on behind them; force_stop or reconnect give them up at this peer and continue at the used index. A
+ * queue that reported an error is not waited for. On a LOST device stop is tried once more; if that fails too, or the
+ * peer's memory table is a mixture, the connection is closed (DISCONNECTED). While the device reconnects by itself
+ * (AUTO_RECONNECT) stop takes effect at once, without the peer, and it comes back stopped. Needs no memory: what it
+ * takes is there since init.
+ * @return 0; -EINPROGRESS; -EALREADY (not running); -EAGAIN (stopped, requests are open); -ECANCELED while it waits for
+ * them: likewise; errors of exec. Since 0.1.
  */
 LIBVHOST_API int libvhost_dev_stop(struct libvhost_dev *dev, const struct libvhost_call_opts *opts);
 
@@ -255,7 +262,8 @@ LIBVHOST_API int libvhost_dev_stop(struct libvhost_dev *dev, const struct libvho
 LIBVHOST_API int libvhost_dev_force_stop(struct libvhost_dev *dev);
 
 /** The guest wrote status 0: stops and resets the device; bases go to 0, accepted features and queues are forgotten.
- * @return 0; -EINPROGRESS; errors of exec. Since 0.1. */
+ * @return 0; -EINPROGRESS; -EAGAIN (stopped, requests are open as after stop, nothing is forgotten yet: repeat it);
+ * errors of exec. Since 0.1. */
 LIBVHOST_API int libvhost_dev_reset(struct libvhost_dev *dev, const struct libvhost_call_opts *opts);
 
 /**
@@ -267,11 +275,11 @@ LIBVHOST_API int libvhost_dev_reset(struct libvhost_dev *dev, const struct libvh
 LIBVHOST_API int libvhost_dev_start_queue(struct libvhost_dev *dev, uint32_t index, uint32_t timeout_ms);
 
 /** Stops one queue and reads where it stopped; the others run on. @return 0; -ENOENT; -EALREADY (does not run); -EBUSY;
- * errors of exec. Since 0.1. */
+ * -EAGAIN (stopped, requests are open as after stop: repeat it to wait on); errors of exec. Since 0.1. */
 LIBVHOST_API int libvhost_dev_stop_queue(struct libvhost_dev *dev, uint32_t index, uint32_t timeout_ms);
 
 /** The guest reset one queue (virtio 1.2, 2.6.1): stops it if it runs and forgets it as clear_queue does.
- * @return 0; -ENOENT; -EBUSY; errors of exec. Since 0.1. */
+ * @return 0; -ENOENT; -EBUSY; -EAGAIN (stopped, not forgotten yet: repeat it); errors of exec. Since 0.1. */
 LIBVHOST_API int libvhost_dev_reset_queue(struct libvhost_dev *dev, uint32_t index, uint32_t timeout_ms);
 
 /** Ends the running operation within 100 ms, from any thread; it returns -ECANCELED. @return 0; -EINVAL. Since 0.1. */

@@ -112,6 +112,7 @@ void lv_dev_occupy(struct libvhost_dev *dev, enum lv_op_kind kind)
 	op->async = op->automatic = op->undo = op->opening = op->patient = false;
 	op->failed = op->result = 0;
 	op->step = NULL;
+	op->drains = false;
 	op->look_at = UINT64_MAX;
 	atomic_store(&op->cancelled, 0);
 	dev->renewed |= kind != LV_OP_REQUEST;

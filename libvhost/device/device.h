@@ -80,13 +80,14 @@ struct lv_operation {
 	enum lv_op_kind kind;
 	bool async;	/* dispatch drives it and it ends with an event */
 	bool automatic; /* reconnect by policy: nobody waits for its result */
+	bool drains;	/* the rings rest, their last requests are waited for */
 	bool undo;	/* a failed start is being taken back */
 	bool opening;	/* the transports are not connected yet */
 	bool patient;	/* a peer that is not there yet is waited for */
 	/* What the operation does besides plans, until it is done: 1 done, 0 not yet, negative failed. NULL = nothing.
 	 * It is called when a descriptor of the device or the transfer is ready, at look_at and at the deadline. */
 	int (*step)(struct libvhost_dev *dev);
-	uint64_t look_at;
+	uint64_t look_at, pause;
 	int failed; /* first failure of a plan, until ended() is told */
 	int result; /* what the caller gets */
 	atomic_int cancelled;
@@ -129,6 +130,10 @@ struct lv_backoff {
 	uint64_t lost_at, reached_at; /* the old peer's end, the new one's first sign */
 };
 
+struct lv_queue_set {
+	uint64_t bits[LIBVHOST_MAX_QUEUES / 64];
+};
+
 struct libvhost_dev {
 	struct libvhost_ctx *ctx;
 	struct libvhost_mem *mem;
@@ -159,10 +164,12 @@ struct libvhost_dev {
 	struct lv_config_irq config_irq;
 	struct lv_backoff backoff;
 	struct lv_transfer transfer;
-	bool ack_all_next;   /* the last failure could not be attributed to a request */
-	uint32_t ack_policy; /* of the transports at present */
-	bool mem_unknown;    /* the peer holds a mixture of memory regions: only a new connection helps */
-	bool borrowed;	     /* init of a given transport: not ours until success */
+	struct lv_queue_set unfinished; /* stopped, and their requests are not completed. Under the lock */
+	struct lv_queue_set broken;	/* since they were started. Under the lock */
+	bool ack_all_next;		/* the last failure could not be attributed to a request */
+	uint32_t ack_policy;		/* of the transports at present */
+	bool mem_unknown;		/* the peer holds a mixture of memory regions: only a new connection helps */
+	bool borrowed;			/* init of a given transport: not ours until success */
 
 	struct lv_events events;
 	atomic_uint event_count; /* copy of events.count for paused() */
@@ -268,6 +275,9 @@ bool lv_dev_fate_known(int r);
 /* The operation goes on with taking a refused start back, for which it has a second at least. */
 void lv_dev_begin_undo(struct libvhost_dev *dev);
 
+/* Puts what the programs that just ended found out about the queues into a record that the plans did not work on. */
+void lv_op_harvest(struct libvhost_dev *dev, struct lv_record *rec);
+
 /* Whether a plan is under way, and what it came to: as lv_op_step(), without asking the transports. */
 bool lv_op_running(const struct libvhost_dev *dev);
 int lv_op_settle(struct libvhost_dev *dev);
@@ -296,6 +306,34 @@ void lv_dev_adopt(struct libvhost_dev *dev);
 void lv_dev_started(struct libvhost_dev *dev);
 /* After a failed operation that did not close the connection: which memory the peer has. False = nobody knows. */
 bool lv_dev_settle_memory(struct libvhost_dev *dev, bool success);
+
+/* ---- drain.c: what a stopped peer still works on ---- */
+
+static inline bool lv_queues_has(const struct lv_queue_set *set, uint32_t queue)
+{
+	return set->bits[queue / 64] >> queue % 64 & 1;
+}
+
+static inline void lv_queues_put(struct lv_queue_set *set, uint32_t queue)
+{
+	set->bits[queue / 64] |= 1ull << queue % 64;
+}
+
+static inline void lv_queues_remove(struct lv_queue_set *set, uint32_t queue)
+{
+	set->bits[queue / 64] &= ~(1ull << queue % 64);
+}
+
+struct lv_queue_set lv_queues_running(const struct lv_record *rec);
+/* Requests that the peer took from a split queue and has not completed, as far as the ring shows. */
+uint32_t lv_queue_unfinished(const struct lv_record *rec, uint32_t index, const struct lv_snapshot *mem);
+/* Queues that ran do not any more. True: some are not finished, and the operation waits for them (op.drains), until
+ * ended() is called again: with 0, -EAGAIN at the deadline, -ECANCELED, or the end of the connection. */
+bool lv_drain_begin(struct libvhost_dev *dev, const struct lv_queue_set *ran);
+/* Whether some are still not. Inside. */
+bool lv_drain_owed(const struct libvhost_dev *dev);
+/* Their peer is gone: where they continue is to be rebuilt. */
+void lv_drain_void(struct libvhost_dev *dev);
 
 /* ---- bases.c ---- */
 

@@ -177,6 +177,9 @@ static void call_guest(struct lv_part *part, const struct libvhost_req *req)
 
 void lv_event_queue_error(struct libvhost_dev *dev, uint32_t queue)
 {
+	pthread_mutex_lock(&dev->lock);
+	lv_queues_put(&dev->broken, queue);
+	pthread_mutex_unlock(&dev->lock);
 	lv_event_simple(dev, LIBVHOST_EVENT_QUEUE_ERROR, queue, -EIO, "");
 }
 

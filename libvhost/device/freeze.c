@@ -40,12 +40,8 @@ static int check_drained(struct libvhost_dev *dev)
 	struct lv_snapshot *mem = lv_mem_snapshot(dev->mem);
 	uint32_t i, left = 0;
 
-	for (i = 0; !lv_queue_packed(dev->rec) && i < dev->rec->num_queues && !left; i++) {
-		const struct lv_record_queue *q = &dev->rec->queue[i];
-
-		if (q->flags & LV_RQ_SET)
-			left = lv_split_in_flight(mem, q->avail, q->used, (uint16_t)q->base, q->num);
-	}
+	for (i = 0; i < dev->rec->num_queues && !left; i++)
+		left = lv_queue_unfinished(dev->rec, i, mem);
 	lv_snapshot_put(mem);
 	return left ? lv_fail(&dev->err, -EBUSY, LIBVHOST_EK_BUSY,
 			      "freeze: queue %u: the peer said that it stopped at %u and has not completed %u requests "

@@ -68,7 +68,8 @@ static void stopped(struct libvhost_dev *dev)
 {
 	lv_queues_rebuild_bases(dev, LV_RQ_BASE_STALE);
 	lv_share_stopped(dev);
-	lv_dev_log_ended(dev);
+	if (!lv_drain_owed(dev)) /* else the peer may still write there */
+		lv_dev_log_ended(dev);
 	if (dev->mem_unknown) {
 		lv_dev_disconnected(dev, -ECONNABORTED);
 		return;
@@ -151,12 +152,31 @@ int libvhost_dev_start(struct libvhost_dev *dev, const struct libvhost_call_opts
 	return lv_call_begin(dev, opts, &call) ? lv_call_run(dev, &call, LV_PLAN_START) : call.result;
 }
 
+/* The wait for the last requests is over. They may be open: the rings rest all the same. */
+static void drained(struct libvhost_dev *dev, int r)
+{
+	dev->op.result = r;
+	if (lv_dev_gone(dev))
+		lv_dev_disconnected(dev, r);
+	else
+		stopped(dev);
+}
+
 static int stop_ended(struct libvhost_dev *dev, int r)
 {
+	struct lv_queue_set ran;
+
+	if (dev->op.drains) {
+		drained(dev, r);
+		return 0;
+	}
 	dev->op.result = r;
 	lv_inflight_rebase(dev);
 	if (!r) {
+		ran = lv_queues_running(dev->rec);
 		lv_dev_adopt(dev);
+		if (lv_drain_begin(dev, &ran))
+			return 1;
 		stopped(dev);
 		return 0;
 	}
@@ -168,14 +188,20 @@ static int stop_ended(struct libvhost_dev *dev, int r)
 	return 0;
 }
 
+static int check_stop(struct libvhost_dev *dev)
+{
+	if (dev->state != LIBVHOST_DEV_NEGOTIATED || lv_drain_owed(dev))
+		return 0;
+	return lv_fail(&dev->err, -EALREADY, LIBVHOST_EK_STATE, "stop: not running");
+}
+
 int libvhost_dev_stop(struct libvhost_dev *dev, const struct libvhost_call_opts *opts)
 {
 	struct lv_call call = {.kind = LV_OP_STOP,
 			       .name = "stop",
 			       .states = LV_STATE(NEGOTIATED) | LV_STATE(RUNNING) | LV_STATE(LOST),
-			       .idle = LV_STATE(NEGOTIATED),
-			       .why_idle = "not running",
 			       .instead = lv_reconnect_stop,
+			       .check = check_stop,
 			       .ended = stop_ended};
 
 	return lv_call_begin(dev, opts, &call) ? lv_call_run(dev, &call, LV_PLAN_STOP) : call.result;
@@ -202,8 +228,30 @@ int libvhost_dev_force_stop(struct libvhost_dev *dev)
 	return lv_dev_release(dev, 0);
 }
 
+/* The plan forgot the queues; where they stopped is in its program only. */
+static bool reset_waits(struct libvhost_dev *dev)
+{
+	const struct lv_queue_set ran = lv_queues_running(dev->rec);
+
+	pthread_mutex_lock(&dev->lock);
+	lv_op_harvest(dev, dev->rec);
+	for (uint32_t q = 0; q < dev->rec->num_queues; q++)
+		if (dev->rec->queue[q].flags & LV_RQ_RUNNING)
+			dev->rec->queue[q].flags ^= LV_RQ_RUNNING | LV_RQ_BASE_STALE;
+	dev->rec->flags &= ~(uint32_t)LV_RF_RUNNING;
+	lv_parts_absorb(dev);
+	pthread_mutex_unlock(&dev->lock);
+	return lv_drain_begin(dev, &ran);
+}
+
 static int reset_ended(struct libvhost_dev *dev, int r)
 {
+	if (dev->op.drains && r) {
+		drained(dev, r);
+		return 0;
+	}
+	if (!dev->op.drains && !r && reset_waits(dev))
+		return 1;
 	dev->op.result = r;
 	if (!r) {
 		lv_dev_adopt(dev);

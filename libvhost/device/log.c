@@ -57,6 +57,8 @@ static const char *blocker_of(struct libvhost_dev *dev, const struct lv_part **p
 		blocker = "files are mapped into its shared-memory windows";
 	if (!blocker && dev->state == LIBVHOST_DEV_LOST)
 		blocker = "it is lost, its back-end may write what no log gets: stop, reset or reconnect it";
+	if (!blocker && lv_drain_owed(dev))
+		blocker = "its back-end still works on requests from before the stop: stop it again";
 	return blocker;
 }
 

@@ -213,6 +213,17 @@ void lv_op_abort(struct libvhost_dev *dev)
 	}
 }
 
+void lv_op_harvest(struct libvhost_dev *dev, struct lv_record *rec)
+{
+	for (uint32_t i = 0; i < dev->num_parts; i++) {
+		struct lv_part *part = &dev->parts[i];
+		struct lv_plan_env env = part_env(dev, part);
+
+		env.rec = rec;
+		lv_plan_harvest(&part->plan, &env, &part->prog);
+	}
+}
+
 bool lv_op_running(const struct libvhost_dev *dev)
 {
 	for (uint32_t i = 0; i < dev->num_parts; i++)

@@ -41,6 +41,10 @@ static int start_ended(struct libvhost_dev *dev, int r)
 
 	if (!r && !op->undo) {
 		lv_dev_adopt(dev);
+		pthread_mutex_lock(&dev->lock);
+		lv_queues_remove(&dev->unfinished, op->queue);
+		lv_queues_remove(&dev->broken, op->queue);
+		pthread_mutex_unlock(&dev->lock);
 		lv_queue_poke(dev, op->queue);
 		return 0;
 	}
@@ -75,14 +79,21 @@ static bool anything_done(const struct lv_program *prog)
 static int stop_ended(struct libvhost_dev *dev, int r)
 {
 	const struct lv_part *part = &dev->parts[part_index(dev)];
+	struct lv_queue_set ran;
 
 	dev->op.result = r;
+	if (dev->op.drains) {
+		if (lv_part_gone(part))
+			failed(dev, r);
+		return 0;
+	}
 	lv_inflight_rebase(dev);
 	if (!r) {
+		ran = lv_queues_running(dev->rec);
 		at_work(dev)->flags |= LV_RQ_HELD;
 		lv_dev_adopt(dev);
 		lv_share_queue_stopped(dev, dev->op.queue);
-		return 0;
+		return lv_drain_begin(dev, &ran);
 	}
 	absorb(dev);
 	/* a peer that refuses to disable the ring has changed nothing */
@@ -142,6 +153,12 @@ int libvhost_dev_start_queue(struct libvhost_dev *dev, uint32_t index, uint32_t 
 	return r ? r : lv_dev_release(dev, start(dev, index, timeout_ms));
 }
 
+/* It runs, or its last stop did not see the end of its requests. */
+static bool to_stop(const struct libvhost_dev *dev, uint32_t index)
+{
+	return dev->rec->queue[index].flags & LV_RQ_RUNNING || lv_queues_has(&dev->unfinished, index);
+}
+
 int libvhost_dev_stop_queue(struct libvhost_dev *dev, uint32_t index, uint32_t timeout_ms)
 {
 	int r;
@@ -151,7 +168,7 @@ int libvhost_dev_stop_queue(struct libvhost_dev *dev, uint32_t index, uint32_t t
 	r = claim(dev, index, timeout_ms, "stop_queue");
 	if (r)
 		return r;
-	if (!(dev->rec->queue[index].flags & LV_RQ_RUNNING))
+	if (!to_stop(dev, index))
 		r = lv_fail(&dev->err, -EALREADY, LIBVHOST_EK_STATE, "stop_queue: queue %u does not run", index);
 	else
 		r = run(dev, LV_PLAN_QUEUE_STOP, timeout_ms, stop_ended);
@@ -167,7 +184,7 @@ int libvhost_dev_reset_queue(struct libvhost_dev *dev, uint32_t index, uint32_t 
 	r = claim(dev, index, timeout_ms, "reset_queue");
 	if (r)
 		return r;
-	if (dev->rec->queue[index].flags & LV_RQ_RUNNING)
+	if (to_stop(dev, index))
 		r = run(dev, LV_PLAN_QUEUE_STOP, timeout_ms, stop_ended);
 	if (!r) {
 		lv_notifier_drop(dev, index);

@@ -68,6 +68,7 @@ void lv_dev_started(struct libvhost_dev *dev)
 	pthread_mutex_lock(&dev->lock);
 	dev->rec->flags |= LV_RF_RUNNING;
 	dev->state = LIBVHOST_DEV_RUNNING;
+	dev->unfinished = dev->broken = (struct lv_queue_set){{0}};
 	pthread_mutex_unlock(&dev->lock);
 	lv_queues_poke(dev, false);
 }
@@ -108,6 +109,7 @@ void lv_dev_close(struct libvhost_dev *dev)
 /* The rings are at rest because the connection is gone: they continue where the used rings say. */
 void lv_dev_stopped_here(struct libvhost_dev *dev)
 {
+	lv_drain_void(dev);
 	lv_dev_log_rings(dev);
 	lv_queues_rebuild_bases(dev, LV_RQ_RUNNING | LV_RQ_BASE_STALE);
 	pthread_mutex_lock(&dev->lock);

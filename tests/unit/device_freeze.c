@@ -421,6 +421,7 @@ static void put_index(struct upgrade *u, uint64_t ring, uint16_t index)
 /* As qemu-storage-daemon 7.2 does: GET_VRING_BASE is answered, and the last request completes afterwards. */
 TEST(device_freeze, a_snapshot_waits_for_what_a_stopped_peer_works_on)
 {
+	static const struct libvhost_call_opts soon = {.size = sizeof(soon), .timeout_ms = 20};
 	struct libvhost_queue q = {.size = sizeof(q)};
 	size_t len = 0;
 	uint32_t nfds = 0;
@@ -432,9 +433,10 @@ TEST(device_freeze, a_snapshot_waits_for_what_a_stopped_peer_works_on)
 	u.w.p.ring[1].base = 3;
 	put_index(&u, q.avail, 7);
 	put_index(&u, q.used, 1);
-	CHECK_EQ(libvhost_dev_stop(u.w.r.dev, NULL), 0);
+	CHECK_EQ(libvhost_dev_stop(u.w.r.dev, &soon), -EAGAIN);
 	CHECK_EQ(libvhost_dev_freeze(u.w.r.dev, LIBVHOST_FREEZE_SNAPSHOT, NULL, &len, NULL, &nfds), -EBUSY);
-	CHECK_HAS(devrig_error(&u.w.r).text, "queue 1: the peer said that it stopped at 3 and has not completed 2");
+	CHECK_HAS(devrig_error(&u.w.r).text,
+		  "freeze: queue 1: the peer said that it stopped at 3 and has not completed 2");
 	put_index(&u, q.used, 3);
 	CHECK_EQ(libvhost_dev_freeze(u.w.r.dev, LIBVHOST_FREEZE_SNAPSHOT, NULL, &len, NULL, &nfds), 0);
 	put_index(&u, q.used, 0); /* nothing that can be: 65534 offered, 3 completed */

@@ -26,7 +26,6 @@ struct freeze {
 	uint8_t *ram;
 	void *blob;
 	size_t blob_len;
-	uint32_t late; /* times that the peer was found at work after it had stopped */
 };
 
 enum { OPT_AT = 1000, OPT_BLOCK, OPT_INFLIGHT, OPT_PACKED, OPT_UNDER_LOAD };
@@ -151,28 +150,11 @@ static int fill_rings(struct freeze *f)
 	       (!d->opts.packed && (blk_load_feed(&f->load) || blk_driver_kick(d)));
 }
 
-/* A peer may say that it stopped and complete requests afterwards. */
-static int blob_bytes(struct freeze *f)
-{
-	const double give_up = seconds_now() + f->args.driver.timeout_ms / 1e3;
-	uint32_t nfds = 0;
-	int rc;
-
-	do {
-		rc = libvhost_dev_freeze(f->load.driver.dev, LIBVHOST_FREEZE_SNAPSHOT, NULL, &f->blob_len, NULL, &nfds);
-		if (rc == -EBUSY) {
-			f->late++;
-			libvhost_dev_dispatch(f->load.driver.dev, 1);
-		}
-	} while (rc == -EBUSY && seconds_now() < give_up && !interrupted);
-	return rc;
-}
-
 static int take_blob(struct freeze *f)
 {
 	struct libvhost_dev *dev = f->load.driver.dev;
 	uint32_t nfds = 0;
-	int rc = blob_bytes(f);
+	int rc = libvhost_dev_freeze(dev, LIBVHOST_FREEZE_SNAPSHOT, NULL, &f->blob_len, NULL, &nfds);
 
 	if (!rc) {
 		f->blob = malloc(f->blob_len);
@@ -215,11 +197,10 @@ static void report(const struct freeze *f)
 	const struct blk_driver *d = &f->load.driver;
 
 	if (f->args.json)
-		print_json(json_pack("{s:I, s:I, s:I, s:i, s:I, s:I, s:I}", "verified_bytes",
-				     (json_int_t)f->load.verified, "offered_bytes", (json_int_t)s->next, "in_flight",
-				     (json_int_t)d->in_flight, "late", (int)f->late, "blob_bytes",
-				     (json_int_t)f->blob_len, "memory_bytes", (json_int_t)s->ram_bytes, "address",
-				     (json_int_t)s->address));
+		print_json(json_pack("{s:I, s:I, s:I, s:I, s:I, s:I}", "verified_bytes", (json_int_t)f->load.verified,
+				     "offered_bytes", (json_int_t)s->next, "in_flight", (json_int_t)d->in_flight,
+				     "blob_bytes", (json_int_t)f->blob_len, "memory_bytes", (json_int_t)s->ram_bytes,
+				     "address", (json_int_t)s->address));
 	else
 		printf("%" PRIu64 " bytes written and verified, %" PRIu64 " requests in the rings that nobody took; "
 		       "%s: %zu bytes, %s.guest: %" PRIu64 " bytes of memory, which was at %#" PRIx64 "\n",
