@@ -112,3 +112,38 @@ TEST(backend_bridge, inflight_goes_through)
 	CHECK_EQ(seen.arg.inflight.queue_size, 128);
 	fake_free(&p);
 }
+
+static int old_peer(void *arg, struct libvhost_req *req)
+{
+	uint32_t *asked = arg;
+
+	if (req->op == LIBVHOST_OP_GET_FEATURES)
+		req->result[0] = F_VERSION;
+	if (req->op != LIBVHOST_OP_GET_PROTOCOL_FEATURES && req->op != LIBVHOST_OP_SET_PROTOCOL_FEATURES)
+		return 0;
+	++*asked;
+	return -EINVAL;
+}
+
+/* A device offers bit 30 whatever its author says; a bridge may not, and who asks all the same hears what its owner
+ * says. */
+TEST(backend_bridge, r033_protocol_features_that_bit_30_does_not_announce)
+{
+	static const struct libvhost_backend_ops old_ops = {.size = sizeof(old_ops), .on_request = old_peer};
+	uint32_t asked = 0;
+	const struct libvhost_backend_opts bridge = {.ops = &old_ops, .arg = &asked};
+	const uint64_t bits = PF(REPLY_ACK);
+	struct fake p = fake_new(NULL);
+
+	CHECK(get_u64(&p, LIBVHOST_OP_GET_FEATURES) & F30);
+	fake_free(&p);
+	p = fake_new(&bridge);
+	CHECK(!(get_u64(&p, LIBVHOST_OP_GET_FEATURES) & F30));
+	send_msg(&p, LIBVHOST_OP_GET_PROTOCOL_FEATURES, 0, NULL, 0, NULL, 0);
+	CHECK(closed(&p)); /* its answer has no room for a refusal */
+	fake_connect(&p);
+	send_msg(&p, LIBVHOST_OP_SET_PROTOCOL_FEATURES, 0, &bits, sizeof(bits), NULL, 0);
+	CHECK(closed(&p)); /* nor has this one, as long as REPLY_ACK is not agreed */
+	CHECK_EQ(asked, 2);
+	fake_free(&p);
+}
