@@ -212,9 +212,9 @@ vhost_blk_serve() {
 	wait_for_socket "$PWD/vhost.socket"
 }
 
-# vhost_blk_dies: waits, at most 10 s, until it is dead by itself
+# vhost_blk_dies [HUNDREDTHS]: waits, at most 10 s, until it is dead by itself
 vhost_blk_dies() {
-	for _ in $(seq 1000); do
+	for _ in $(seq "${1:-1000}"); do
 		if ! grep -q '^State:.[^Z]' "/proc/$vhost_blk_pid/status" 2>/dev/null; then
 			wait "$vhost_blk_pid" 2>/dev/null || :
 			return 0

@@ -78,6 +78,15 @@ packed_deaths() {
 	end_peer "$vhost_blk_pid"
 }
 
+# region_ends_it: it goes on in the memory that it had before, and dies when it gets there while that is gone, which need not be the first time
+region_ends_it() {
+	for _ in $(seq 10); do
+		timeout 60 "$top_builddir/tests/peers/talk" user:vhost.socket 2 1
+		vhost_blk_dies 100 && return
+	done
+	return 1
+}
+
 check "vhost_blk builds from Debian's sources" vhost_blk_build
 data "split rings"
 data "split rings, inflight region" --inflight
@@ -89,8 +98,7 @@ check_fails "a ring of 512 entries ends it" \
 	"$vhostctl" blk-test user:vhost.socket --size 16M --depth 128 --reconnect 0
 check "by its own assertion" grep -q 'process_blk_task: Assertion' vhost_blk.log
 vhost_blk_serve || exit 1
-check_fails "another region while it runs ends it" "$top_builddir/tests/peers/talk" user:vhost.socket 2 1
-check_fails "it is gone" kill -0 "$vhost_blk_pid"
+check "another region while it runs ends it" region_ends_it
 
 check "vhost_blk builds with its inflight region repaired" vhost_blk_build repaired
 data "packed rings, inflight region" --packed --inflight
