@@ -389,6 +389,6 @@ TEST(backend_rings, r106_front_end_dies_with_all_rings_running)
 		ring_offer(&p);
 		fake_connect(&p);
 	}
-	CHECK(lv_ledger_take().maps <= maps + 2); /* an allocator may have grown */
+	CHECK(lv_ledger_take().maps <= maps + 20); /* an allocator may have grown; one each would be a hundred */
 	fake_free(&p);
 }
