@@ -203,3 +203,21 @@ TEST(backend_placement, what_a_queue_watches_moves_along)
 	fake_free(&p);
 	close(w.fd);
 }
+
+/* Who pulls has no workers to choose from; a queue that is not set up goes where it is sent and begins there. */
+TEST(backend_placement, before_a_queue_runs_and_without_workers)
+{
+	const struct libvhost_backend_opts pull = {.flags = LIBVHOST_BACKEND_PULL}, two = {.num_workers = 2};
+	struct fake p = fake_new(&two);
+
+	handshake(&p);
+	CHECK_EQ(libvhost_backend_move_queue(p.b, 3, 0, 0), 0);
+	CHECK_EQ(ring_up(&p, 3), 0);
+	CHECK_EQ(status_of(&p, 0).queues, 1);
+	CHECK_EQ(status_of(&p, 1).queues, 0);
+	fake_free(&p);
+	p = fake_new(&pull);
+	CHECK_EQ(libvhost_backend_move_queue(p.b, 0, 0, 0), -EINVAL);
+	CHECK(libvhost_backend_worker(p.b, 0) == NULL);
+	fake_free(&p);
+}

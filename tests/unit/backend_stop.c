@@ -4,6 +4,7 @@
 
 #include <pthread.h>
 #include <time.h>
+#include "core/wire.h"
 
 static uint64_t now_ms(void)
 {
@@ -195,5 +196,31 @@ TEST(backend_stop, an_in_process_front_end_is_told)
 	stop(&p);
 	CHECK_EQ(libvhost_transport_exec(t, &req, 1, 1000, NULL), -ENOTCONN);
 	libvhost_transport_free(t);
+	fake_free(&p);
+}
+
+/* Nobody connects any more, neither they nor we: a dispatch would try again at once. */
+TEST(backend_stop, ends_the_search_for_a_front_end)
+{
+	struct fake p = fake_new(NULL);
+	char path[64];
+	int listener;
+
+	snprintf(path, sizeof(path), "/tmp/libvhost-stop-%d.front", getpid());
+	listener = lv_wire_listen(path, 1);
+	CHECK(listener >= 0);
+	close(p.sock);
+	p.sock = -1;
+	settle(&p);
+	CHECK_EQ(libvhost_backend_connect(p.b, path), 0);
+	stop(&p);
+	CHECK_EQ(libvhost_backend_dispatch(p.b, 0), -ESHUTDOWN);
+	CHECK_EQ(libvhost_backend_connect(p.b, path), -ESHUTDOWN);
+	while (lv_wire_accept(listener) >= 0) /* what came before, if anything; tests do not live long */
+		;
+	usleep(5000);
+	CHECK_EQ(lv_wire_accept(listener), -EAGAIN);
+	close(listener);
+	unlink(path);
 	fake_free(&p);
 }
