@@ -48,7 +48,8 @@ struct libvhost_backend_ops {
 	 * libvhost_vq_info.requests is 0.
 	 */
 	int (*serve)(void *arg, uint32_t queue, struct libvhost_vq *vq);
-	/** Reads configuration space; NULL = opts.config is used. @p buf holds zeros. On the caller's dispatch thread.
+	/** Reads configuration space; NULL = opts.config is used. @p buf holds zeros. On the thread that dispatches, or
+	 * the control worker.
 	 * @return 0, or negative errno: the front-end gets an empty answer */
 	int (*get_config)(void *arg, uint32_t offset, void *buf, uint32_t len);
 	/** Writes it; NULL = refused. @p type is the message's flags. @return 0, or negative errno, the answer */
@@ -63,7 +64,8 @@ struct libvhost_backend_ops {
 	 * Device state for migration (SET_DEVICE_STATE_FD, CHECK_DEVICE_STATE); both or none. save_state writes at most
 	 * @p cap bytes and returns how many, or why it cannot. What it wrote is what load_state of another host is
 	 * given, in one piece: it takes all of it, or refuses what is not whole and leaves the device as it was. Called
-	 * by dispatch while no queue runs; load_state when the front-end asks whether its transfer succeeded.
+	 * by dispatch, or on the control worker, while no queue runs; load_state when the front-end asks whether its
+	 * transfer succeeded.
 	 */
 	int64_t (*save_state)(void *arg, void *buf, uint64_t cap);
 	int (*load_state)(void *arg, const void *buf, uint64_t len); /**< 0 or negative errno */
@@ -71,9 +73,9 @@ struct libvhost_backend_ops {
 	 * For handlers that keep something per queue; NULL = not needed. A queue has started, before serve is called
 	 * for it, or has stopped for good, after the last call of serve; a pause is neither. Each start has its stop,
 	 * however the queue ends, and reset comes after the stops. @p vq is what serve is given until the stop; it may
-	 * be looked at (libvhost_vq_info()) and not be popped from. Called by dispatch (in process: by who submits; at
-	 * the end by libvhost_backend_stop() or libvhost_backend_free()), where libvhost_backend_* are refused, and
-	 * like all ops there they should not take long.
+	 * be looked at (libvhost_vq_info()) and not be popped from. Called by dispatch or the control worker (in
+	 * process: by who submits; at the end by libvhost_backend_stop() or libvhost_backend_free()), where
+	 * libvhost_backend_* are refused, and like all ops there they should not take long.
 	 */
 	void (*queue_started)(void *arg, uint32_t queue, struct libvhost_vq *vq);
 	void (*queue_stopped)(void *arg, uint32_t queue); /**< its queue object is gone when this returns */
@@ -103,6 +105,19 @@ struct libvhost_backend_opts {
 };
 
 #define LIBVHOST_BACKEND_REQUIRE_SEALS 0x1u /**< refuse guest memory that the front-end can still shrink */
+/**
+ * Control messages are handled on a thread of the back-end, with LIBVHOST_ROLE_CONTROL and the sandbox, action, caps
+ * and extra system calls of opts.worker: it accepts front-ends, reads and answers their messages, maps their memory,
+ * starts and stops queues, and nobody has to call dispatch for that. libvhost_backend_fd() is readable, and dispatch
+ * returns, when there is an event to take or, after libvhost_backend_connect(), an attempt to make: connecting is what
+ * that thread may not do, so client mode needs a caller of dispatch.
+ *
+ * The ops that dispatch calls otherwise, and the context's log function, run on that thread, within its filter: they
+ * may allocate, lock, read and write what is open, and neither open, connect nor start threads. libvhost_backend_* are
+ * refused there as in any callback. Calls of the host wait until the present message is done; stop has its deadline.
+ * Requests of libvhost_backend_inproc() are handled by who submits them. Not with PULL or ops.on_request.
+ */
+#define LIBVHOST_BACKEND_CONTROL_WORKER 0x2u
 /** No workers, no ops.serve: the caller pops and pushes by itself between calls of dispatch, see
  * libvhost_backend_queue(). ops may be NULL. Nothing is sandboxed then. */
 #define LIBVHOST_BACKEND_PULL 0x4u
@@ -170,7 +185,8 @@ LIBVHOST_API int libvhost_backend_inproc(struct libvhost_backend *backend, struc
  * @return descriptor; -EINVAL; -EBUSY. Since 0.1. */
 LIBVHOST_API int libvhost_backend_fd(struct libvhost_backend *backend);
 
-/** Accepts, reads and answers control messages; waits up to @p timeout_ms for the first of them. One thread at a time.
+/** Accepts, reads and answers control messages; waits up to @p timeout_ms for the first of them. With
+ * LIBVHOST_BACKEND_CONTROL_WORKER it waits for events and makes connections only. One thread at a time.
  * @return 0, also when nothing came; -EBUSY (another thread dispatches); -EINVAL (timeout_ms above an hour);
  * -ESHUTDOWN. Since 0.1. */
 LIBVHOST_API int libvhost_backend_dispatch(struct libvhost_backend *backend, uint32_t timeout_ms);
@@ -230,6 +246,8 @@ LIBVHOST_API int libvhost_backend_move_queue(struct libvhost_backend *backend, u
  * freed nor given queues. A descriptor that it gives up is an event QUEUE_ERROR with queue 0xffffffff. @return NULL: no
  * such worker. Since 0.1. */
 LIBVHOST_API struct libvhost_worker *libvhost_backend_worker(struct libvhost_backend *backend, uint32_t index);
+
+#define LIBVHOST_BACKEND_CONTROL_INDEX 0xffffffffu /**< the control worker, for libvhost_backend_worker_status() */
 
 /** Status of worker @p index. @return 0; -ENOENT (no such worker); as libvhost_worker_status(). Since 0.1. */
 LIBVHOST_API int libvhost_backend_worker_status(struct libvhost_backend *backend, uint32_t index,

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/timerfd.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "core/opts.h"
@@ -23,11 +24,57 @@
 #define DEFAULT_STATE (1u << 20)
 #define MAX_STATE     (1u << 30)
 
+static int own_callback(struct libvhost_backend *b)
+{
+	return lv_fail(&b->err, -EBUSY, LIBVHOST_EK_BUSY, "back-end: called from its own callback");
+}
+
 int lv_backend_lock(struct libvhost_backend *b)
 {
-	if (pthread_mutex_lock(&b->lock))
-		return lv_fail(&b->err, -EBUSY, LIBVHOST_EK_BUSY, "back-end: called from its own callback");
-	return 0;
+	int rc;
+
+	atomic_fetch_add(&b->waiting, 1);
+	rc = pthread_mutex_lock(&b->lock);
+	atomic_fetch_sub(&b->waiting, 1);
+	return rc ? own_callback(b) : 0;
+}
+
+/* The thread sanitizer of gcc 12 does not know the lock by the monotonic clock. */
+#ifdef __SANITIZE_THREAD__
+#define LOCK_CLOCK CLOCK_REALTIME
+#else
+#define LOCK_CLOCK CLOCK_MONOTONIC
+#endif
+
+static int lock_until(pthread_mutex_t *lock, const struct timespec *until)
+{
+#ifdef __SANITIZE_THREAD__
+	return pthread_mutex_timedlock(lock, until);
+#else
+	return pthread_mutex_clocklock(lock, LOCK_CLOCK, until);
+#endif
+}
+
+int lv_backend_lock_within(struct libvhost_backend *b, uint64_t deadline)
+{
+	const uint32_t left = lv_backend_left_ms(b, deadline);
+	struct timespec until;
+	int rc;
+
+	clock_gettime(LOCK_CLOCK, &until);
+	until.tv_sec += left / 1000;
+	until.tv_nsec += left % 1000 * (long)LV_NS_PER_MS;
+	if (until.tv_nsec >= 1000000000) {
+		until.tv_sec++;
+		until.tv_nsec -= 1000000000;
+	}
+	atomic_fetch_add(&b->waiting, 1);
+	rc = lock_until(&b->lock, &until);
+	atomic_fetch_sub(&b->waiting, 1);
+	if (rc == ETIMEDOUT)
+		return lv_fail(&b->err, -ETIMEDOUT, LIBVHOST_EK_TIMEOUT,
+			       "back-end: a message is being handled and its callback does not return; call again");
+	return rc ? own_callback(b) : 0;
 }
 
 void lv_backend_unlock(struct libvhost_backend *b)
@@ -51,7 +98,7 @@ static void put_event(struct libvhost_backend *b, const struct libvhost_event *e
 {
 	struct libvhost_event *e;
 
-	if (b->event_count == LV_BACKEND_EVENTS) {
+	if (b->event_count == LV_BACKEND_EVENTS) { /* and the host knows of the others */
 		b->events_dropped++;
 		return;
 	}
@@ -59,6 +106,7 @@ static void put_event(struct libvhost_backend *b, const struct libvhost_event *e
 	*e = *event;
 	e->dropped = b->events_dropped;
 	b->events_dropped = 0;
+	lv_control_arm(b);
 }
 
 void lv_backend_event(struct libvhost_backend *b, uint32_t type, uint32_t queue, int err, const char *text)
@@ -87,8 +135,8 @@ void lv_backend_reports(struct libvhost_backend *b)
 
 static int check_opts(struct libvhost_ctx *ctx, const struct libvhost_backend_opts *o)
 {
-	if (o->flags & ~(LIBVHOST_BACKEND_REQUIRE_SEALS | LIBVHOST_BACKEND_PULL) || !o->num_queues ||
-	    o->num_queues > LIBVHOST_MAX_QUEUES ||
+	if (o->flags & ~(LIBVHOST_BACKEND_REQUIRE_SEALS | LIBVHOST_BACKEND_CONTROL_WORKER | LIBVHOST_BACKEND_PULL) ||
+	    !o->num_queues || o->num_queues > LIBVHOST_MAX_QUEUES ||
 	    (o->max_regions && (o->max_regions < 8 || o->max_regions > LIBVHOST_MAX_REGIONS)) ||
 	    o->timeout_ms > LV_TIMEOUT_MAX_MS || o->num_workers > MAX_WORKERS ||
 	    (!o->ops && !(o->flags & LIBVHOST_BACKEND_PULL)) || o->config_len > LV_BACKEND_CONFIG ||
@@ -118,6 +166,8 @@ static int take_opts(struct libvhost_backend *b, const struct libvhost_backend_o
 		rc = LV_OPTS_READ(&b->ctx->err, &b->ops, b->opts.ops);
 	if (rc == 0 && lv_pulled(b))
 		rc = lv_pull_check(b, &b->opts);
+	if (rc == 0)
+		rc = lv_control_check(b);
 	if (rc < 0)
 		return rc;
 	if (!b->ops.serve && !b->ops.on_request && !lv_pulled(b))
@@ -163,6 +213,7 @@ static int start_workers(struct libvhost_backend *b)
 	int rc = 0;
 
 	b->opts.worker = NULL;
+	lv_place_queues(b);
 	if (!b->opts.num_workers)
 		return 0;
 	b->workers = calloc(b->opts.num_workers, sizeof(struct libvhost_worker *));
@@ -175,7 +226,7 @@ static int start_workers(struct libvhost_backend *b)
 		if (rc == 0 && epoll_ctl(b->epoll_fd, EPOLL_CTL_ADD, libvhost_worker_fd(b->workers[i]), &ev) < 0)
 			rc = lv_fail_sys(&b->ctx->err, errno, "back-end: epoll: %s", lv_errno_name(errno));
 	}
-	return rc;
+	return rc < 0 ? rc : lv_control_start(b, opts);
 }
 
 static void init_lock(pthread_mutex_t *lock)
@@ -202,7 +253,7 @@ int libvhost_backend_new(struct libvhost_ctx *ctx, const struct libvhost_backend
 	b->ctx = lv_ctx_ref(ctx);
 	lv_errslot_init(&b->err);
 	init_lock(&b->lock);
-	b->listener = b->epoll_fd = b->timer_fd = -1;
+	b->listener = b->epoll_fd = b->timer_fd = b->host_fd = -1;
 	b->session.b = b;
 	b->session.channel = -1;
 	lv_state_init(&b->session.state);
@@ -216,7 +267,6 @@ int libvhost_backend_new(struct libvhost_ctx *ctx, const struct libvhost_backend
 		rc = open_fds(b);
 	if (rc == 0)
 		rc = start_workers(b);
-	lv_place_queues(b);
 	if (rc < 0) {
 		libvhost_backend_free(b);
 		return rc;
@@ -229,6 +279,7 @@ void libvhost_backend_free(struct libvhost_backend *b)
 {
 	if (!b)
 		return;
+	lv_control_free(b);
 	lv_conn_close(b, 0, "the back-end ends");
 	lv_session_close(&b->session, 1);
 	for (uint32_t i = 0; b->workers && i < b->opts.num_workers; i++)
@@ -261,6 +312,7 @@ int libvhost_backend_next_event(struct libvhost_backend *b, struct libvhost_even
 		*event = b->events[b->event_head];
 		b->event_head = (b->event_head + 1) % LV_BACKEND_EVENTS;
 		b->event_count--;
+		lv_control_arm(b);
 	}
 	lv_backend_unlock(b);
 	return rc;
@@ -296,6 +348,8 @@ int libvhost_backend_worker_status(struct libvhost_backend *b, uint32_t index, s
 {
 	if (!b || !status)
 		return -EINVAL;
+	if (index == LIBVHOST_BACKEND_CONTROL_INDEX && b->control)
+		return libvhost_worker_status(b->control, status);
 	if (index >= b->opts.num_workers)
 		return lv_fail(&b->err, -ENOENT, LIBVHOST_EK_ARGUMENT, "back-end: no worker %u", index);
 	return libvhost_worker_status(b->workers[index], status);

@@ -8,6 +8,7 @@
 #define LV_BACKEND_DEVICE_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <vhost/backend.h>
 #include "core/ctx.h"
@@ -109,6 +110,7 @@ struct libvhost_backend {
 	struct libvhost_ctx *ctx;
 	struct lv_errslot err;
 	pthread_mutex_t lock; /* error-checking: a callback that calls back gets -EBUSY */
+	atomic_uint waiting;  /* threads of the host that want it */
 	bool dispatching;
 	bool stopped; /* libvhost_backend_stop() was called */
 	struct libvhost_backend_opts opts;
@@ -116,6 +118,8 @@ struct libvhost_backend {
 	uint64_t features, protocol_features; /* offered */
 	uint8_t config[LV_BACKEND_CONFIG];
 	struct libvhost_worker **workers;
+	struct libvhost_worker *control;	/* control.c, NULL = dispatch does the work */
+	int host_fd;				/* what dispatch waits for then, -1 = none */
 	int watched[LIBVHOST_MAX_QUEUES];	/* of libvhost_backend_watch_fd(), -1 = none */
 	uint8_t worker_of[LIBVHOST_MAX_QUEUES]; /* of each queue */
 	struct lv_session session;
@@ -139,6 +143,8 @@ static inline bool lv_pulled(const struct libvhost_backend *b)
 }
 
 int lv_backend_lock(struct libvhost_backend *b);
+/* The same with a deadline, for who must not wait for a callback: -ETIMEDOUT. */
+int lv_backend_lock_within(struct libvhost_backend *b, uint64_t deadline);
 void lv_backend_unlock(struct libvhost_backend *b);
 void lv_backend_event(struct libvhost_backend *b, uint32_t type, uint32_t queue, int err, const char *text);
 /* Takes what workers report: queues that they gave up. */
@@ -147,6 +153,16 @@ void lv_backend_reports(struct libvhost_backend *b);
 uint32_t lv_backend_left_ms(struct libvhost_backend *b, uint64_t deadline);
 /* What cannot be done any more once the back-end was stopped: 0 or -ESHUTDOWN. */
 int lv_backend_check_alive(struct libvhost_backend *b);
+
+/* control.c */
+int lv_control_check(struct libvhost_backend *b);
+/* Last: from here on it works. rings: options of the other workers, NULL = defaults. */
+int lv_control_start(struct libvhost_backend *b, const struct libvhost_worker_opts *rings);
+/* Has the host woken up when there is something for it. */
+void lv_control_arm(struct libvhost_backend *b);
+/* Without the lock. 0 or -ETIMEDOUT. */
+int lv_control_stop(struct libvhost_backend *b, uint32_t timeout_ms);
+void lv_control_free(struct libvhost_backend *b);
 
 /* placement.c */
 void lv_place_queues(struct libvhost_backend *b);
@@ -267,6 +283,8 @@ int lv_bridge_handle(struct lv_session *s, struct libvhost_req *req);
 
 /* server.c: to be called before a watched descriptor is closed, since a duplicate would keep it in the epoll set. */
 void lv_backend_unwatch(struct libvhost_backend *b, uint32_t which);
+/* Does what there is to do. */
+void lv_backend_turn(struct libvhost_backend *b);
 /* Watches what is there now. */
 void lv_backend_rewatch(struct libvhost_backend *b);
 /* A front-end is there, or what is left of one. */

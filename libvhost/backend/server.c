@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
 /* Waiting, and what is done then. */
 #include <errno.h>
+#include <poll.h>
 #include <sys/epoll.h>
 #include <sys/timerfd.h>
 
@@ -42,7 +43,7 @@ void lv_backend_unwatch(struct libvhost_backend *b, uint32_t which)
 static void arm_timer(struct libvhost_backend *b)
 {
 	uint64_t at = lv_conn_deadline(b), now = lv_now(b->ctx), left;
-	const uint64_t client = lv_client_deadline(b), state = lv_state_deadline(&b->session);
+	const uint64_t client = b->control ? 0 : lv_client_deadline(b), state = lv_state_deadline(&b->session);
 	struct itimerspec spec = {0};
 
 	if (state && (!at || state < at))
@@ -70,6 +71,7 @@ void lv_backend_rewatch(struct libvhost_backend *b)
 	watch(b, LV_W_STATE, s->state.end.fd, s->state.save ? EPOLLOUT : EPOLLIN);
 	watch(b, LV_W_TIMER, b->timer_fd, EPOLLIN);
 	arm_timer(b);
+	lv_control_arm(b);
 }
 
 static void retry(struct libvhost_backend *b)
@@ -82,21 +84,40 @@ static void retry(struct libvhost_backend *b)
 		b->retry_at = lv_now(b->ctx) + RETRY_NS;
 }
 
-static void turn(struct libvhost_backend *b)
+void lv_backend_turn(struct libvhost_backend *b)
 {
 	retry(b);
 	lv_backend_reports(b);
 	lv_listener_turn(b);
-	lv_client_turn(b);
+	if (!b->control)
+		lv_client_turn(b);
 	if (b->conn.sock >= 0)
 		lv_conn_turn(b);
 	lv_channel_turn(&b->session);
 	lv_state_turn(&b->session);
+	lv_backend_rewatch(b);
+}
+
+static void wait(struct libvhost_backend *b, uint32_t timeout_ms)
+{
+	struct pollfd host = {.fd = b->host_fd, .events = POLLIN};
+	struct epoll_event events[EVENTS_ASKED];
+
+	if (b->control)
+		poll(&host, 1, (int)timeout_ms);
+	else
+		epoll_wait(b->epoll_fd, events, EVENTS_ASKED, (int)timeout_ms);
+}
+
+/* The control worker may not connect. */
+static void host_turn(struct libvhost_backend *b)
+{
+	lv_client_turn(b);
+	lv_backend_rewatch(b);
 }
 
 int libvhost_backend_dispatch(struct libvhost_backend *b, uint32_t timeout_ms)
 {
-	struct epoll_event events[EVENTS_ASKED];
 	bool taken;
 	int rc;
 
@@ -116,12 +137,14 @@ int libvhost_backend_dispatch(struct libvhost_backend *b, uint32_t timeout_ms)
 		return rc;
 	if (taken)
 		return lv_fail(&b->err, -EBUSY, LIBVHOST_EK_BUSY, "back-end: another thread dispatches");
-	epoll_wait(b->epoll_fd, events, EVENTS_ASKED, (int)timeout_ms);
+	wait(b, timeout_ms);
 	rc = lv_backend_lock(b);
 	if (rc < 0)
 		return rc;
-	turn(b);
-	lv_backend_rewatch(b);
+	if (b->control)
+		host_turn(b);
+	else
+		lv_backend_turn(b);
 	b->dispatching = false;
 	lv_backend_unlock(b);
 	return 0;
@@ -138,5 +161,5 @@ int libvhost_backend_fd(struct libvhost_backend *b)
 		return rc;
 	lv_backend_rewatch(b);
 	lv_backend_unlock(b);
-	return b->epoll_fd;
+	return b->control ? b->host_fd : b->epoll_fd;
 }

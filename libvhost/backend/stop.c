@@ -16,10 +16,8 @@ static int stop_workers(struct libvhost_backend *b, uint64_t deadline)
 	return 0;
 }
 
-static int stop(struct libvhost_backend *b, uint32_t timeout_ms)
+static int stop(struct libvhost_backend *b, uint64_t deadline)
 {
-	const uint64_t deadline = lv_deadline(b->ctx, timeout_ms);
-
 	b->stopped = true;
 	lv_listener_close(b);
 	b->client.path[0] = 0;
@@ -33,16 +31,19 @@ static int stop(struct libvhost_backend *b, uint32_t timeout_ms)
 
 int libvhost_backend_stop(struct libvhost_backend *b, uint32_t timeout_ms)
 {
-	int rc;
+	uint64_t deadline;
+	int rc, control;
 
 	if (!b || timeout_ms > LV_TIMEOUT_MAX_MS)
 		return -EINVAL;
-	rc = lv_backend_lock(b);
+	deadline = lv_deadline(b->ctx, timeout_ms);
+	rc = lv_backend_lock_within(b, deadline);
 	if (rc < 0)
 		return rc;
-	rc = stop(b, timeout_ms);
+	rc = stop(b, deadline);
 	b->retry_at = lv_now(b->ctx); /* ends a dispatch that waits */
 	lv_backend_rewatch(b);
 	lv_backend_unlock(b);
-	return rc;
+	control = lv_control_stop(b, lv_backend_left_ms(b, deadline)); /* it may wait for the lock */
+	return rc < 0 ? rc : control;
 }

@@ -24,6 +24,7 @@ struct fake fake_new(const struct libvhost_backend_opts *change)
 	struct fake p = {.sock = -1};
 
 	o.size = sizeof(o);
+	p.control = o.flags & LIBVHOST_BACKEND_CONTROL_WORKER;
 	o.num_queues = o.num_queues ? o.num_queues : 4;
 	if (!(o.flags & LIBVHOST_BACKEND_PULL)) {
 		o.ops = o.ops ? o.ops : &ops;
@@ -42,12 +43,35 @@ struct fake fake_new(const struct libvhost_backend_opts *change)
 	return p;
 }
 
+/* The control worker's last word on a connection. */
+static void await_disconnect(struct fake *p)
+{
+	struct libvhost_event e;
+
+	for (int i = 0; i < 5000; i++) {
+		CHECK_EQ(libvhost_backend_dispatch(p->b, 1), 0);
+		while (libvhost_backend_next_event(p->b, &e) == 1)
+			if (e.type == LIBVHOST_EVENT_DISCONNECTED)
+				return;
+	}
+	lv_test_fail(__FILE__, __LINE__, "the control worker does not notice that the front-end left");
+}
+
+static void leave(struct fake *p)
+{
+	const bool waits = p->control && !p->stopped && p->sock >= 0;
+
+	if (p->sock >= 0)
+		close(p->sock);
+	if (waits)
+		await_disconnect(p);
+}
+
 void fake_connect(struct fake *p)
 {
 	int pair[2];
 
-	if (p->sock >= 0)
-		close(p->sock);
+	leave(p);
 	settle(p);
 	CHECK_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair), 0);
 	CHECK_EQ(libvhost_backend_adopt(p->b, pair[1]), 0);
@@ -57,7 +81,7 @@ void fake_connect(struct fake *p)
 
 void fake_free(struct fake *p)
 {
-	close(p->sock);
+	leave(p);
 	if (!p->stopped) {
 		settle(p);
 		CHECK_LEDGER(p->before); /* a session leaves nothing behind */
@@ -75,6 +99,8 @@ void settle(struct fake *p)
 {
 	struct pollfd fd = {.fd = libvhost_backend_fd(p->b), .events = POLLIN};
 
+	if (p->control)
+		return;
 	for (int i = 0; i < 200; i++) {
 		CHECK_EQ(libvhost_backend_dispatch(p->b, 0), 0);
 		if (poll(&fd, 1, 0) == 0)
@@ -118,9 +144,12 @@ void send_msg(struct fake *p, uint32_t request, uint32_t flags, const void *payl
 
 int recv_msg(struct fake *p, struct wire_hdr *hdr, void *payload, uint32_t cap)
 {
+	struct pollfd in = {.fd = p->sock, .events = POLLIN};
 	ssize_t n;
 
 	settle(p);
+	if (p->control)
+		poll(&in, 1, 5000);
 	n = recv(p->sock, hdr, sizeof(*hdr), 0);
 	if (n < 0)
 		return errno == EAGAIN ? -1 : -2;

@@ -34,6 +34,7 @@ struct fake {
 	uint8_t *mem; /* our mapping of it */
 	int kick, call, err;
 	bool stopped; /* libvhost_backend_stop() was called */
+	bool control; /* made with LIBVHOST_BACKEND_CONTROL_WORKER: answers come without dispatch */
 	struct lv_ledger before;
 };
 

@@ -15,13 +15,19 @@ check "a packed ring of three entries" "$vhostctl" blk-test "user:$work/ram.sock
 check "the workers run under a filter" grep -q 'Seccomp 2 NoNewPrivs 1' "$work/serve.log"
 check_fails "a second server on the same socket is refused" "$vhostctl" serve blk --socket "$work/ram.sock" --ram 1M
 
+serve "$work/control.sock" --ram 64M --queues 4 --workers 2 --control-worker --kill --caps-drop
+check "control messages on a sandboxed thread that would end the process: verified" \
+	"$vhostctl" blk-test "user:$work/control.sock" --size 64M --queues 4 --depth 64
+check "the same with packed rings" "$vhostctl" blk-test "user:$work/control.sock" --size 16M --queues 4 --packed
+check "the control worker runs under a filter" grep -q 'control worker: .*Seccomp 2 NoNewPrivs 1' "$work/serve.log"
+
 truncate -s 128M "$work/disk.img"
-serve "$work/disk.sock" --file "$work/disk.img" --queues 4
+serve "$work/disk.sock" --file "$work/disk.img" --queues 4 --control-worker
 "$vhostctl" blk-test "user:$work/disk.sock" --size 128M --queues 4 --depth 32 --seed 9 --duration 1 --json >"$work/killed.json" 2>"$work/killed.err" &
 run=$!
 sleep 0.2
 kill -9 "$serve_pid"
-serve "$work/disk.sock" --file "$work/disk.img" --queues 4
+serve "$work/disk.sock" --file "$work/disk.img" --queues 4 --control-worker
 check "kill -9 in mid-run, restarted on the stale socket: the run ends verified" wait $run
 check "it reconnected" grep -q '"reconnects": [1-9]' "$work/killed.json"
 check "it says how long the guest stood still" grep -q '"longest_stall_ms": 0*[1-9.]' "$work/killed.json"

@@ -13,12 +13,22 @@ struct args {
 	struct device *device;
 	const char *socket;
 	uint32_t queues, workers, poll_us, caps, action, sandbox, flags;
-	bool connect, once, quiet, poll_given;
+	bool connect, control, once, quiet, poll_given;
 };
 
 #define POLL_US 50u /* the default: a front-end's answer to a completion is often there by then */
 
-enum { OPT_BUSY = 1000, OPT_CAPS_DROP, OPT_CONNECT, OPT_KILL, OPT_NO_SANDBOX, OPT_NO_URING, OPT_ONCE, OPT_POLL };
+enum {
+	OPT_BUSY = 1000,
+	OPT_CAPS_DROP,
+	OPT_CONNECT,
+	OPT_CONTROL,
+	OPT_KILL,
+	OPT_NO_SANDBOX,
+	OPT_NO_URING,
+	OPT_ONCE,
+	OPT_POLL
+};
 
 static const struct argp_option options[] = {
 	{"socket", 's', "PATH", 0, "listen here (required)", 0},
@@ -33,6 +43,7 @@ static const struct argp_option options[] = {
 	{"kill", OPT_KILL, NULL, 0, "end the process when a worker makes a forbidden system call", 0},
 	{"connect", OPT_CONNECT, NULL, 0, "connect to a front-end that listens on --socket, and again after each end",
 	 0},
+	{"control-worker", OPT_CONTROL, NULL, 0, "handle control messages on a sandboxed thread, too", 0},
 	{"once", OPT_ONCE, NULL, 0, "end when the first front-end disconnects", 0},
 	{"quiet", 'Q', NULL, 0, "print nothing but errors", 0},
 	{0},
@@ -93,6 +104,9 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case OPT_CONNECT:
 		a->connect = true;
 		return 0;
+	case OPT_CONTROL:
+		a->control = true;
+		return 0;
 	case OPT_KILL:
 		a->action = LIBVHOST_SANDBOX_KILL_PROCESS;
 		return 0;
@@ -122,16 +136,28 @@ static int complain_backend(struct libvhost_backend *backend, const char *what, 
 	return complain("%s: %s", what, e.text[0] ? e.text : strerror(-rc));
 }
 
-static void announce(const struct args *a, struct libvhost_backend *backend)
+static void announce_worker(struct libvhost_backend *backend, uint32_t index)
 {
 	struct libvhost_worker_status s = {.size = sizeof(s)};
+	char name[32] = "control worker";
 
+	if (libvhost_backend_worker_status(backend, index, &s) < 0)
+		return;
+	if (index != LIBVHOST_BACKEND_CONTROL_INDEX)
+		snprintf(name, sizeof(name), "worker %u", index);
+	printf("%s: tid %u Seccomp %u NoNewPrivs %u CapEff %016" PRIx64 "%s\n", name, s.tid, s.seccomp, s.no_new_privs,
+	       s.cap_effective, s.io_uring ? " io_uring" : "");
+}
+
+static void announce(const struct args *a, struct libvhost_backend *backend)
+{
 	if (a->quiet)
 		return;
 	printf("serving %s on %s, %u queues, %u workers\n", a->device->summary, a->socket, a->queues, a->workers);
-	for (uint32_t i = 0; i < a->workers && !libvhost_backend_worker_status(backend, i, &s); i++)
-		printf("worker %u: tid %u Seccomp %u NoNewPrivs %u CapEff %016" PRIx64 "%s\n", i, s.tid, s.seccomp,
-		       s.no_new_privs, s.cap_effective, s.io_uring ? " io_uring" : "");
+	for (uint32_t i = 0; i < a->workers; i++)
+		announce_worker(backend, i);
+	if (a->control)
+		announce_worker(backend, LIBVHOST_BACKEND_CONTROL_INDEX);
 	fflush(stdout);
 }
 
@@ -185,6 +211,7 @@ static int serve(const struct args *a, struct libvhost_ctx *ctx)
 	};
 	const struct libvhost_backend_opts opts = {
 		.size = sizeof(opts),
+		.flags = a->control ? LIBVHOST_BACKEND_CONTROL_WORKER : 0,
 		.virtio_id = d->virtio_id,
 		.num_queues = a->queues,
 		.num_workers = a->workers,
