@@ -402,9 +402,10 @@ bool devrig_await(struct devrig *r, uint32_t type, unsigned ms, struct libvhost_
 	return false;
 }
 
+/* Also while the library looks. */
 static void set_idx(struct devrig *r, uint64_t gpa, uint16_t idx)
 {
-	memcpy((uint8_t *)at(&r->g, gpa) + 2, &idx, sizeof(idx));
+	__atomic_store_n((uint16_t *)at(&r->g, gpa) + 1, idx, __ATOMIC_RELEASE);
 }
 
 void devrig_set_avail(struct devrig *r, uint32_t queue, uint16_t idx)

@@ -42,7 +42,8 @@ struct fake {
 	struct libvhost_req *reqs;
 	uint32_t count, at;
 	int fd;
-	bool dead, destroyed;
+	atomic_bool dead;
+	bool destroyed;
 	struct libvhost_transport *t;
 };
 

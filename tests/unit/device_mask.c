@@ -187,7 +187,8 @@ TEST(device_mask, while_the_peer_is_away)
 	devrig_queues(&r, 3);
 	CHECK_EQ(libvhost_virtqueue_mask(r.dev, 2, 1), 0);
 	CHECK_EQ(libvhost_dev_start(r.dev, NULL), 0);
-	r.f.away = r.f.dead = true;
+	r.f.away = true;
+	r.f.dead = true;
 	CHECK(devrig_await(&r, LIBVHOST_EVENT_DISCONNECTED, 1000, &e));
 	CHECK_EQ(devrig_state(&r), LIBVHOST_DEV_RECONNECTING);
 	CHECK_EQ(libvhost_virtqueue_mask(r.dev, 1, 1), 0);
