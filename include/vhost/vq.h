@@ -5,7 +5,7 @@
  *
  * Whatever the other side writes is treated as hostile: every index, address and length is read once and checked; a
  * ring that breaks the rules makes the queue "broken" (-EBADMSG from then on) and nothing is written outside guest
- * memory.
+ * memory. Where LIBVHOST_CTX_SIGBUS_GUARD found that memory gone, each call says -EFAULT from then on.
  */
 #ifndef LIBVHOST_VQ_H
 #define LIBVHOST_VQ_H

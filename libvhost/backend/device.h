@@ -41,6 +41,7 @@ struct lv_session_inflight {
 	uint8_t *region;
 	uint64_t bytes;
 	uint32_t num_queues, queue_size;
+	struct lv_guarded *guarded; /* NULL = not */
 };
 
 /* A transfer of the device's own state, from SET_DEVICE_STATE_FD to CHECK_DEVICE_STATE. */

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "backend/device.h"
+#include "core/sigbus.h"
 #include "vring/vring.h"
 
 #define DRAIN_LOOK_US 500
@@ -86,8 +87,9 @@ static int check_file(struct lv_session *s, int fd, uint64_t end)
 static int map_region(struct lv_session *s, const struct libvhost_req *req, struct lv_session_inflight *out)
 {
 	const struct libvhost_req_inflight *f = &req->arg.inflight;
-	const uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), from = f->mmap_offset & ~(page - 1);
+	const uint64_t page = lv_fd_page(req->fd), from = f->mmap_offset & ~(page - 1);
 	const uint64_t need = region_bytes(s, f), skip = f->mmap_offset - from;
+	const size_t map_bytes = (size_t)((skip + need + page - 1) & ~(page - 1));
 	uint64_t end;
 	void *map;
 	int rc;
@@ -99,20 +101,27 @@ static int map_region(struct lv_session *s, const struct libvhost_req *req, stru
 	rc = check_file(s, req->fd, end);
 	if (rc < 0)
 		return rc;
-	map = mmap(NULL, (size_t)(skip + need), PROT_READ | PROT_WRITE, MAP_SHARED, req->fd, (off_t)from);
+	map = mmap(NULL, map_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, req->fd, (off_t)from);
 	if (map == MAP_FAILED)
 		return refuse_file(s, errno == EACCES || errno == EPERM ? -EPERM : -ENOMEM, "it cannot be mapped");
 	*out = (struct lv_session_inflight){.map = map,
-					    .map_bytes = (size_t)(skip + need),
+					    .map_bytes = map_bytes,
 					    .region = (uint8_t *)map + skip,
 					    .bytes = need,
 					    .num_queues = f->num_queues,
 					    .queue_size = f->queue_size};
-	return 0;
+	if (!lv_ctx_guards(s->b->ctx))
+		return 0;
+	out->guarded = lv_sigbus_guard(map, map_bytes, (size_t)page);
+	if (out->guarded)
+		return 0;
+	munmap(map, map_bytes);
+	return refuse_file(s, -ENOMEM, "no memory to guard it");
 }
 
 void lv_session_drop_inflight(struct lv_session *s)
 {
+	lv_sigbus_release(s->inflight.guarded);
 	if (s->inflight.map)
 		munmap(s->inflight.map, s->inflight.map_bytes);
 	s->inflight = (struct lv_session_inflight){0};
@@ -154,6 +163,7 @@ int lv_ring_track(struct lv_session *s, struct lv_ring *ring)
 	rc = lv_inflight_attach(ring->vq, f->region + ring->index * each, f->queue_size);
 	if (rc < 0)
 		lv_fail_copy(&s->b->err, &ring->vq->err);
+	ring->vq->inflight_guarded = f->guarded;
 	return rc;
 }
 

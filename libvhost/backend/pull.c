@@ -23,7 +23,7 @@ void lv_pull_reports(struct libvhost_backend *b)
 
 	for (uint32_t q = 0; lv_pulled(b) && s->rings && q < b->opts.num_queues; q++)
 		if (s->rings[q].vq && s->rings[q].vq->broken)
-			lv_ring_failed(s, &s->rings[q], -EBADMSG);
+			lv_ring_failed(s, &s->rings[q], lv_vq_refusal(s->rings[q].vq));
 }
 
 /* Who could finish is not running now: the message waits, until the time is over. */

@@ -299,7 +299,7 @@ void lv_ring_failed(struct lv_session *s, struct lv_ring *ring, int err)
 	ring->broken = true;
 	lv_ring_pause(s, ring, s->b->opts.timeout_ms); /* the worker gave it up: takes no time */
 	lv_ring_signal(ring->err_fd);
-	if (err != -EBADMSG || !ring->vq || libvhost_vq_error(ring->vq, &e) < 0 || !e.code)
+	if (!ring->vq || libvhost_vq_error(ring->vq, &e) < 0 || e.code != err)
 		snprintf(e.text, sizeof(e.text), "the queue stopped: %s", lv_errno_name(-err));
 	lv_backend_event(s->b, LIBVHOST_EVENT_QUEUE_ERROR, ring->index, err, e.text);
 }

@@ -9,8 +9,17 @@
 #include <time.h>
 
 #include "core/opts.h"
+#include "core/sigbus.h"
 
 #define DEFAULT_TIMEOUT_MS 5000u
+
+static void destroy(struct libvhost_ctx *ctx)
+{
+	lv_folders_destroy(&ctx->folders);
+	lv_objects_destroy(&ctx->objects);
+	lv_errslot_destroy(&ctx->err);
+	free(ctx);
+}
 
 int libvhost_ctx_new(const struct libvhost_ctx_opts *opts, struct libvhost_ctx **ret)
 {
@@ -23,7 +32,8 @@ int libvhost_ctx_new(const struct libvhost_ctx_opts *opts, struct libvhost_ctx *
 	rc = LV_OPTS_READ(NULL, &o, opts);
 	if (rc < 0)
 		return rc;
-	if (o.flags || o.log_level > LIBVHOST_LOG_LEVEL_DEBUG || o.default_timeout_ms > LV_TIMEOUT_MAX_MS)
+	if (o.flags & ~LIBVHOST_CTX_SIGBUS_GUARD || o.log_level > LIBVHOST_LOG_LEVEL_DEBUG ||
+	    o.default_timeout_ms > LV_TIMEOUT_MAX_MS)
 		return -EINVAL;
 	ctx = calloc(1, sizeof(*ctx));
 	if (!ctx)
@@ -35,6 +45,16 @@ int libvhost_ctx_new(const struct libvhost_ctx_opts *opts, struct libvhost_ctx *
 	lv_errslot_init(&ctx->err);
 	lv_objects_init(&ctx->objects);
 	lv_folders_init(&ctx->folders);
+	rc = lv_ctx_guards(ctx) ? lv_sigbus_get() : 0;
+	if (rc < 0) {
+		destroy(ctx);
+		return rc;
+	}
+	if (rc > 0)
+		lv_log(ctx, LIBVHOST_LOG_LEVEL_WARNING, LIBVHOST_EK_NONE,
+		       "SIGBUS: the process has set another action since the guard was there; memory is guarded only "
+		       "if "
+		       "that action calls the one it found");
 	*ret = ctx;
 	return 0;
 }
@@ -49,10 +69,9 @@ void libvhost_ctx_free(struct libvhost_ctx *ctx)
 {
 	if (!ctx || atomic_fetch_sub(&ctx->refs, 1) != 1)
 		return;
-	lv_folders_destroy(&ctx->folders);
-	lv_objects_destroy(&ctx->objects);
-	lv_errslot_destroy(&ctx->err);
-	free(ctx);
+	if (lv_ctx_guards(ctx))
+		lv_sigbus_put();
+	destroy(ctx);
 }
 
 int libvhost_ctx_error(struct libvhost_ctx *ctx, struct libvhost_error *err)

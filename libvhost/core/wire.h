@@ -84,6 +84,8 @@ int lv_fd_dup(int fd);
 int lv_fd_in_memory(int fd);
 /* Whether both are open on one file. */
 bool lv_fd_same_file(int a, int b);
+/* Page size of the file: a hugetlbfs mapping must begin and end on huge pages, munmap(2) included. */
+size_t lv_fd_page(int fd);
 /* close that keeps errno and ignores -1. */
 void lv_fd_close(int fd);
 /* Non-blocking close-on-exec eventfd with initial value 0, or negative errno. */

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include <vhost/inflight.h>
+#include "core/sigbus.h"
 #include "core/wire.h"
 #include "device/device.h"
 #include "device/features.h"
@@ -54,6 +55,7 @@ static void replace_fd(struct libvhost_dev *dev, int fd)
 {
 	struct lv_inflight_file *own = &dev->inflight;
 
+	lv_sigbus_release(own->guarded);
 	if (own->map)
 		munmap(own->map, own->map_len);
 	lv_fd_close(own->fd);
@@ -352,18 +354,23 @@ int libvhost_dev_prepare_inflight(struct libvhost_dev *dev, uint32_t timeout_ms)
 static int map_region(struct libvhost_dev *dev)
 {
 	struct lv_inflight_file *own = &dev->inflight;
-	const uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), skip = dev->rec->inflight_offset % page;
+	const uint64_t page = lv_fd_page(own->fd), skip = dev->rec->inflight_offset % page;
+	const size_t len = (size_t)((dev->rec->inflight_bytes + skip + page - 1) & ~(page - 1));
 	void *map;
 
 	if (own->map)
 		return 0;
-	map = mmap(NULL, dev->rec->inflight_bytes + skip, PROT_READ, MAP_SHARED, own->fd,
-		   (off_t)(dev->rec->inflight_offset - skip));
+	map = mmap(NULL, len, PROT_READ, MAP_SHARED, own->fd, (off_t)(dev->rec->inflight_offset - skip));
 	if (map == MAP_FAILED)
 		return lv_fail_sys(&dev->err, errno, "get_inflight: the region cannot be mapped: %s",
 				   lv_errno_name(errno));
+	if (lv_ctx_guards(dev->ctx) && !(own->guarded = lv_sigbus_guard(map, len, (size_t)page))) {
+		munmap(map, len);
+		return lv_fail_sys(&dev->err, ENOMEM, "get_inflight: no memory to guard the region");
+	}
 	own->map = map;
-	own->map_len = dev->rec->inflight_bytes + skip;
+	own->map_len = len;
+	own->region = (uint8_t *)map + skip;
 	return 0;
 }
 
@@ -384,7 +391,7 @@ int libvhost_dev_get_inflight(struct libvhost_dev *dev, struct libvhost_inflight
 		o.mmap_offset = rec->inflight_offset;
 		o.num_queues = rec->inflight_queues;
 		o.queue_size = rec->inflight_num;
-		o.address = (uint64_t)(uintptr_t)dev->inflight.map + (dev->inflight.map_len - rec->inflight_bytes);
+		o.address = (uintptr_t)dev->inflight.region;
 	}
 	pthread_mutex_unlock(&dev->lock);
 	return r ? r : LV_OUT_WRITE(inflight, &o);

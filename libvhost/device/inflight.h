@@ -24,6 +24,8 @@ struct lv_inflight_file {
 	int fd;	   /* -1 = none */
 	void *map; /* once the caller asked for the address */
 	size_t map_len;
+	uint8_t *region;	    /* in it */
+	struct lv_guarded *guarded; /* core/sigbus.h; NULL = not */
 };
 
 /* What a region has to be made for. */

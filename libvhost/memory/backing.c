@@ -4,11 +4,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <linux/magic.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
-#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "core/wire.h"
@@ -62,19 +60,17 @@ static int check_seals(struct lv_errslot *slot, const struct libvhost_region *r,
 
 /*
  * mmap wants offsets on pages and rounds sizes up by itself, so that a region may end in the middle of its last page,
- * as those of the virtio-driver crate do. What lies behind its end is mapped and never translated to. A hugetlb mapping
- * must end on a huge page, too: munmap(2) rounds nothing up there.
+ * as those of the virtio-driver crate do. What lies behind its end is mapped and never translated to.
  */
 static int check_pages(struct lv_errslot *slot, const struct libvhost_region *r)
 {
-	struct statfs fs;
+	const uint64_t page = lv_fd_page(r->fd);
 
-	if (fstatfs(r->fd, &fs) == 0 && (uint32_t)fs.f_type == HUGETLBFS_MAGIC &&
-	    (r->mmap_offset | r->size) & ((uint64_t)fs.f_bsize - 1))
+	if (page > system_page() && (r->mmap_offset | r->size) & (page - 1))
 		return lv_fail(slot, -EINVAL, LIBVHOST_EK_MEMORY,
 			       REGION "size and file offset %#" PRIx64
 				      " must be multiples of the file's huge pages of %" PRIu64 " bytes",
-			       r->gpa, r->size, r->mmap_offset, (uint64_t)fs.f_bsize);
+			       r->gpa, r->size, r->mmap_offset, page);
 	if (r->mmap_offset & (system_page() - 1))
 		return lv_fail(slot, -EINVAL, LIBVHOST_EK_MEMORY,
 			       REGION "file offset %#" PRIx64 " must be a multiple of the page size %" PRIu64, r->gpa,
@@ -108,6 +104,12 @@ int lv_backing_check(struct lv_errslot *slot, const struct libvhost_region *r, b
 
 	if (rc < 0)
 		return rc;
+	/* Before fstat, which a file system that is a program may keep waiting. */
+	if (require_seals && !lv_fd_in_memory(r->fd))
+		return lv_fail(slot, -EPERM, LIBVHOST_EK_MEMORY,
+			       REGION "descriptor %d is neither a memfd nor a file of tmpfs or hugetlbfs: it knows no "
+				      "seals",
+			       r->gpa, r->size, r->fd);
 	if (fstat(r->fd, &st) < 0)
 		return lv_fail_sys(slot, errno, REGION "fstat of descriptor %d", r->gpa, r->size, r->fd);
 	/* Sockets, pipes and the like cannot be mapped; /dev/zero can, but shares nothing with anybody. */
@@ -151,7 +153,8 @@ static int map_errno(int sys_errno)
 }
 
 /* Maps fd, which the backing owns from now on, also when it fails. */
-static int map_owned(struct lv_errslot *slot, int fd, const struct lv_extent *extent, struct lv_backing **ret)
+static int map_owned(struct lv_errslot *slot, int fd, const struct lv_extent *extent, bool guard,
+		     struct lv_backing **ret)
 {
 	struct lv_backing *b = calloc(1, sizeof(*b));
 	int prot = extent->readonly ? PROT_READ : PROT_READ | PROT_WRITE, rc;
@@ -175,6 +178,13 @@ static int map_owned(struct lv_errslot *slot, int fd, const struct lv_extent *ex
 	b->hva = hva;
 	b->fd = fd;
 	b->mapped = true;
+	if (guard)
+		b->guarded = lv_sigbus_guard(hva, (size_t)extent->size, lv_fd_page(fd));
+	if (guard && !b->guarded) {
+		lv_backing_put(b);
+		return lv_fail_sys(slot, ENOMEM, "memory region size %#" PRIx64 ": no memory to guard it",
+				   extent->size);
+	}
 	*ret = b;
 	return 0;
 }
@@ -189,7 +199,7 @@ static int dup_fd(struct lv_errslot *slot, int fd)
 				       "duplicating memory descriptor %d; raise RLIMIT_NOFILE", fd);
 }
 
-int lv_backing_map(struct lv_errslot *slot, int fd, const struct lv_extent *extent, uint8_t *hva,
+int lv_backing_map(struct lv_errslot *slot, int fd, const struct lv_extent *extent, uint8_t *hva, bool guard,
 		   struct lv_backing **ret)
 {
 	struct lv_backing *b;
@@ -198,7 +208,7 @@ int lv_backing_map(struct lv_errslot *slot, int fd, const struct lv_extent *exte
 	if (fd < 0)
 		return fd;
 	if (!hva)
-		return map_owned(slot, fd, extent, ret);
+		return map_owned(slot, fd, extent, guard, ret);
 	b = calloc(1, sizeof(*b));
 	if (!b) {
 		lv_fd_close(fd);
@@ -249,7 +259,7 @@ int lv_backing_create(struct lv_errslot *slot, uint64_t size, struct lv_backing 
 		extent.dev = st.st_dev;
 		extent.ino = st.st_ino;
 	}
-	return map_owned(slot, fd, &extent, ret);
+	return map_owned(slot, fd, &extent, false, ret); /* nobody can cut it off */
 }
 
 int lv_backing_absent(const struct lv_extent *extent, struct lv_backing **ret)
@@ -282,6 +292,7 @@ void lv_backing_put(struct lv_backing *backing)
 {
 	if (!backing || atomic_fetch_sub(&backing->refs, 1) != 1)
 		return;
+	lv_sigbus_release(backing->guarded);
 	if (backing->mapped)
 		munmap(backing->hva, (size_t)backing->extent.size);
 	lv_fd_close(backing->fd);

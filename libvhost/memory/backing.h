@@ -8,6 +8,7 @@
 #include <sys/types.h>
 #include <vhost/req.h>
 #include "core/error.h"
+#include "core/sigbus.h"
 
 /* Which bytes of which file, and how it may be used: two regions with equal values can share one mapping. */
 struct lv_extent {
@@ -22,14 +23,16 @@ struct lv_backing {
 	struct lv_extent extent;
 	uint8_t *hva;
 	int fd;
-	bool mapped; /* by us; otherwise hva belongs to the caller of libvhost_mem_add() */
+	bool mapped;		    /* by us; otherwise hva belongs to the caller of libvhost_mem_add() */
+	struct lv_guarded *guarded; /* NULL = not */
 };
 
 /* Refuses what must not or cannot be mapped: the errors of libvhost_mem_add(). Fills extent. */
 int lv_backing_check(struct lv_errslot *slot, const struct libvhost_region *region, bool require_seals,
 		     struct lv_extent *extent);
-/* Duplicates fd, and maps the extent unless hva says where it is mapped already. */
-int lv_backing_map(struct lv_errslot *slot, int fd, const struct lv_extent *extent, uint8_t *hva,
+/* Duplicates fd, and maps the extent unless hva says where it is mapped already. guard: a file that is cut off later
+ * is no SIGBUS. */
+int lv_backing_map(struct lv_errslot *slot, int fd, const struct lv_extent *extent, uint8_t *hva, bool guard,
 		   struct lv_backing **ret);
 /* New memory: a memfd that can neither shrink nor grow, mapped. */
 int lv_backing_create(struct lv_errslot *slot, uint64_t size, struct lv_backing **ret);

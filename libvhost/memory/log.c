@@ -157,7 +157,10 @@ static int check_file(int fd, uint64_t offset, uint64_t bytes)
 	struct stat st;
 	uint64_t end;
 
-	if (!bytes || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode))
+	/* Whose file system answers: behind other files there may be a program that does not. And no huge pages, which
+	 * a hole may take away for good, seal or not: a mark would be a SIGBUS. */
+	if (!bytes || !lv_fd_in_memory(fd) || fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) ||
+	    lv_fd_page(fd) > (size_t)sysconf(_SC_PAGESIZE))
 		return -EINVAL;
 	if (__builtin_add_overflow(offset, bytes, &end) || end > (uint64_t)st.st_size)
 		return -EOVERFLOW;

@@ -47,9 +47,9 @@ int lv_log_grow(struct lv_log *log, uint64_t end);
  * -ENOSPC. */
 int lv_log_reserve(struct lv_log *log, uint64_t gpa, uint64_t size);
 /*
- * Device side: maps what a front-end sent; bounds against fstat, regular files and memfds only. A file that could still
- * shrink would kill the process with SIGBUS: it is sealed here, and refused when that is impossible. fd is borrowed. 0;
- * -EINVAL; -EOVERFLOW; -EPERM (cannot be sealed, or not open for reading and writing); -ENOMEM.
+ * Device side: maps what a front-end sent; bounds against fstat, files in memory only (lv_fd_in_memory()). One that
+ * could still shrink would kill the process with SIGBUS: it is sealed here, and refused when that is impossible. fd is
+ * borrowed. 0; -EINVAL; -EOVERFLOW; -EPERM (cannot be sealed, or not open for reading and writing); -ENOMEM.
  */
 int lv_log_import(int fd, uint64_t offset, uint64_t bytes, struct lv_log **ret);
 /* Takes over a log that lv_log_new() made in another process; fd is duplicated. The errors of lv_log_import() and

@@ -190,11 +190,12 @@ static void insert(struct libvhost_mem *mem, const struct lv_map *m)
 	mem->count++;
 }
 
-/* A mapping of ours that shows the same bytes of the same file in the same way. */
+/* A mapping of ours that shows the same bytes of the same file in the same way, and still does. */
 static struct lv_backing *find_mapping(const struct lv_map *maps, uint32_t count, const struct lv_extent *extent)
 {
 	for (uint32_t i = 0; i < count; i++)
-		if (maps[i].backing && maps[i].backing->mapped && lv_extent_equal(&maps[i].backing->extent, extent))
+		if (maps[i].backing && maps[i].backing->mapped && !lv_sigbus_is_cut(maps[i].backing->guarded) &&
+		    lv_extent_equal(&maps[i].backing->extent, extent))
 			return maps[i].backing;
 	return NULL;
 }
@@ -216,7 +217,7 @@ static int back(struct libvhost_mem *mem, const struct libvhost_region *region, 
 	if (m->backing)
 		lv_backing_ref(m->backing);
 	else
-		rc = lv_backing_map(&mem->err, region->fd, &extent, m->hva, &m->backing);
+		rc = lv_backing_map(&mem->err, region->fd, &extent, m->hva, lv_ctx_guards(mem->ctx), &m->backing);
 	if (rc < 0)
 		return rc;
 	m->hva = m->backing->hva;

@@ -43,6 +43,8 @@ struct lv_snapshot *lv_mem_snapshot(struct libvhost_mem *mem);
 struct lv_snapshot *lv_snapshot_ref(struct lv_snapshot *snap);
 /* Drops a reference, NULL is allowed. The last one unmaps and closes, so a sandboxed worker must not hold the last. */
 void lv_snapshot_put(struct lv_snapshot *snap);
+/* The first region whose file was cut off under a guarded mapping (core/sigbus.h), NULL = none. */
+const struct lv_map *lv_snapshot_cut(const struct lv_snapshot *snap);
 /* Whether snap, of which the caller holds a reference, is still the current one. One load; any thread. */
 bool lv_mem_is_current(struct libvhost_mem *mem, const struct lv_snapshot *snap);
 

@@ -53,6 +53,14 @@ void lv_snapshot_put(struct lv_snapshot *snap)
 	free(snap);
 }
 
+const struct lv_map *lv_snapshot_cut(const struct lv_snapshot *snap)
+{
+	for (uint32_t i = 0; i < snap->count; i++)
+		if (snap->maps[i].backing && lv_sigbus_is_cut(snap->maps[i].backing->guarded))
+			return &snap->maps[i];
+	return NULL;
+}
+
 /*
  * The last region that begins at or below gpa, or the first one: halving without a branch on the comparison, because a
  * random address makes that branch a coin toss.

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 
 #include "core/opts.h"
+#include "core/sigbus.h"
 #include "core/wire.h"
 #include "vring/inflight.h"
 
@@ -31,12 +32,35 @@ int libvhost_vq_layout(uint32_t num, uint64_t features, struct libvhost_vq_layou
 	return LV_OUT_WRITE(layout, &l);
 }
 
+/* Breaks the queue if the peer took its memory away. -EFAULT, or 0. */
+static LV_COLD int break_if_cut(struct libvhost_vq *vq)
+{
+	struct lv_where where = LV_WHERE_NONE;
+	const struct lv_map *m = lv_snapshot_cut(vq->snap);
+
+	if (!m && !lv_sigbus_is_cut(vq->inflight_guarded))
+		return 0;
+	vq->broken = vq->memory_cut = true;
+	where.queue = vq->opts.index;
+	if (!m)
+		return lv_fail_at(&vq->err, -EFAULT, LIBVHOST_EK_MEMORY, &where,
+				  "queue %u: the file of the inflight region was cut off; start anew with another one",
+				  vq->opts.index);
+	return lv_fail_at(
+		&vq->err, -EFAULT, LIBVHOST_EK_MEMORY, &where,
+		"queue %u: the file of memory region gpa %#llx size %#llx was cut off under its mapping; start "
+		"the queue again on new memory",
+		vq->opts.index, (unsigned long long)m->gpa, (unsigned long long)m->size);
+}
+
 int lv_vq_break(struct libvhost_vq *vq, const char *fmt, ...)
 {
 	struct lv_where where = LV_WHERE_NONE;
 	char what[LIBVHOST_ERROR_TEXT / 2];
 	va_list args;
 
+	if (break_if_cut(vq) < 0)
+		return -EFAULT;
 	va_start(args, fmt);
 	vsnprintf(what, sizeof(what), fmt, args);
 	va_end(args);
@@ -140,6 +164,12 @@ void lv_vq_lend(struct libvhost_vq *vq, bool lent)
 	}
 }
 
+static LV_COLD int look_for_cuts(struct libvhost_vq *vq)
+{
+	vq->mended = lv_sigbus_mended();
+	return vq->mended ? break_if_cut(vq) : 0;
+}
+
 static LV_COLD int refresh(struct libvhost_vq *vq)
 {
 	struct lv_snapshot *now = lv_mem_snapshot(vq->mem);
@@ -153,16 +183,21 @@ static LV_COLD int refresh(struct libvhost_vq *vq)
 		return lv_vq_break(vq, "guest memory changed under the ring: %.120s", e.text);
 	}
 	adopt(vq, now);
-	return 0;
+	return look_for_cuts(vq);
 }
 
-/* First line of every call that touches guest memory: one snapshot per call, looked up again only when it changed. */
+/*
+ * First line of every call that touches guest memory: one snapshot per call, looked up again only when it changed. What
+ * has left the map may be cut off without breaking anything, so cuts come second.
+ */
 static inline int enter(struct libvhost_vq *vq)
 {
 	if (LV_UNLIKELY(vq->broken))
-		return -EBADMSG;
+		return lv_vq_refusal(vq);
 	if (LV_UNLIKELY(!lv_mem_is_current(vq->mem, vq->snap)))
 		return refresh(vq);
+	if (LV_UNLIKELY(lv_sigbus_mended() != vq->mended))
+		return look_for_cuts(vq);
 	return 0;
 }
 
@@ -379,14 +414,14 @@ int libvhost_vq_push(struct libvhost_vq *vq, uint32_t head, uint64_t written)
 {
 	if (!vq || !vq->ops->push)
 		return refuse(vq, "push needs a device queue");
-	return vq->broken ? -EBADMSG : vq->ops->push(vq, head, written);
+	return vq->broken ? lv_vq_refusal(vq) : vq->ops->push(vq, head, written);
 }
 
 int libvhost_vq_wrote(struct libvhost_vq *vq, uint32_t head, uint64_t offset, uint64_t len)
 {
 	if (!vq || !vq->ops->wrote)
 		return refuse(vq, "wrote needs a device queue");
-	return vq->broken ? -EBADMSG : vq->ops->wrote(vq, head, offset, len);
+	return vq->broken ? lv_vq_refusal(vq) : vq->ops->wrote(vq, head, offset, len);
 }
 
 int libvhost_vq_flush(struct libvhost_vq *vq)

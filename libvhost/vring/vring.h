@@ -3,6 +3,7 @@
 #ifndef LV_VRING_VRING_H
 #define LV_VRING_VRING_H
 
+#include <errno.h>
 #include <vhost/vq.h>
 #include "memory/mem.h"
 #include "vring/packed.h"
@@ -185,6 +186,8 @@ struct libvhost_vq {
 	bool lent, left_over;	  /* a worker has it, which may not unmap; maps that nobody uses wait in holds */
 	struct lv_tlb tlb;
 	bool begun, broken, event_idx, indirect_ok, in_order, notify_on;
+	bool memory_cut; /* broken because a file was cut off under a guarded mapping: -EFAULT from then on */
+	unsigned mended; /* lv_sigbus_mended() when that was looked for */
 	uint32_t in_flight;
 	union {
 		struct lv_split_ring ring;
@@ -196,10 +199,11 @@ struct libvhost_vq {
 		struct lv_packed_driver pdrv;
 		struct lv_packed_device pdev;
 	};
-	struct lv_inflight *inflight;	/* device: lv_inflight_attach() makes it, the queue owns it; NULL = none */
-	bool draining;			/* device: no new requests, only what was in flight */
-	bool cut_short;			/* device: pop held something back, or would have */
-	struct libvhost_worker *worker; /* that serves it, in this slot; NULL = none */
+	struct lv_inflight *inflight; /* device: lv_inflight_attach() makes it, the queue owns it; NULL = none */
+	const struct lv_guarded *inflight_guarded; /* the mapping of its region; NULL = not guarded */
+	bool draining;				   /* device: no new requests, only what was in flight */
+	bool cut_short;				   /* device: pop held something back, or would have */
+	struct libvhost_worker *worker;		   /* that serves it, in this slot; NULL = none */
 	uint32_t slot;
 	/* device: set by the back-end before it is first served, or while nobody serves it; borrowed; NULL = none */
 	struct lv_log *log; /* what the device writes is marked here, once per flush */
@@ -216,7 +220,14 @@ struct libvhost_vq {
 	struct lv_errslot err;
 };
 
-/* Records that the ring broke the rules and makes the queue refuse everything from now on. Returns -EBADMSG. */
+/* What a broken queue says to everything. */
+static inline int lv_vq_refusal(const struct libvhost_vq *vq)
+{
+	return vq->memory_cut ? -EFAULT : -EBADMSG;
+}
+
+/* Records that the ring broke the rules and makes the queue refuse everything from now on. Returns -EBADMSG; -EFAULT if
+ * what it read was not the ring any more. */
 LV_COLD int lv_vq_break(struct libvhost_vq *vq, const char *fmt, ...) LV_PRINTF(2, 3);
 
 /*

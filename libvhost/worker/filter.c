@@ -79,7 +79,7 @@ static int add_rules(scmp_filter_ctx ctx, const struct lv_filter_spec *spec)
 			      spec->action == LIBVHOST_SANDBOX_KILL_PROCESS ? SCMP_ACT_KILL_PROCESS
 									    : SCMP_ACT_ERRNO(EPERM));
 	for (uint32_t n = 0; rc == 0 && (rule = lv_rule(n)) != NULL; n++)
-		if (lv_rule_applies(rule, spec->role))
+		if (lv_rule_applies(rule, spec->role) || (spec->guard && lv_rule_applies(rule, LV_GUARDED)))
 			rc = add_rule(ctx, rule, spec->ring_fd);
 	for (uint32_t n = 0; rc == 0 && n < spec->num_extra; n++)
 		rc = add_extra(ctx, &spec->extra[n]);

@@ -56,7 +56,7 @@ static bool serve(struct libvhost_worker *w, unsigned n)
 	cut_short = lv_vq_end_turn(slot->vq);
 	flushed = libvhost_vq_flush(slot->vq);
 	if (rc < 0 || flushed < 0) {
-		give_up(w, n, rc < 0 ? rc : flushed);
+		give_up(w, n, rc < 0 && flushed != -EFAULT ? rc : flushed); /* cut off memory has many symptoms */
 		return false;
 	}
 	if (rc == LIBVHOST_TURN_WAIT && !cut_short && !(l->ready & bit))

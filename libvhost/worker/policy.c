@@ -8,11 +8,14 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "core/sigbus.h"
+
 enum {
 	BLOCK = 1u << LIBVHOST_ROLE_BLOCK,
 	STREAM = 1u << LIBVHOST_ROLE_STREAM,
 	CONTROL = 1u << LIBVHOST_ROLE_CONTROL,
-	EVERY = LV_ROLES_ALL
+	EVERY = LV_ROLES_ALL,
+	GUARDED = 1u << LV_GUARDED
 };
 
 /* A condition expands to initialisers; their number is counted from a compound literal of the same initialisers. */

@@ -9,6 +9,8 @@
 #define LV_RULE_MAX_ARGS 2u
 #define LV_ROLES	 (LIBVHOST_ROLE_CONTROL + 1u)
 #define LV_ROLES_ALL	 ((1u << LV_ROLES) - 1)
+/* Stands in the table as one more role: workers of contexts with LIBVHOST_CTX_SIGBUS_GUARD, whatever theirs is. */
+#define LV_GUARDED LV_ROLES
 
 /* "The process that builds the filter" in place of a value: known only when the filter is built. */
 #define LV_OWN_PID UINT64_MAX

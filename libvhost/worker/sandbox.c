@@ -40,12 +40,13 @@ static bool can_change_ids(void)
 	return read_caps(&sets) < 0 || permitted(&sets, CAP_SETUID) || permitted(&sets, CAP_SETGID);
 }
 
-int lv_sandbox_prepare(struct lv_sandbox *sb, const struct libvhost_worker_opts *opts, int ring_fd,
+int lv_sandbox_prepare(struct lv_sandbox *sb, const struct libvhost_worker_opts *opts, int ring_fd, bool guard,
 		       struct lv_errslot *err)
 {
 	const struct lv_filter_spec spec = {.role = opts->role,
 					    .action = opts->action,
 					    .ring_fd = ring_fd,
+					    .guard = guard,
 					    .num_extra = opts->num_syscalls,
 					    .extra = opts->syscalls};
 	int rc;

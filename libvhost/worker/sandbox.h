@@ -29,7 +29,7 @@ struct lv_sandbox_result {
  * (required, but libseccomp cannot build it here); -ENOMEM. In best-effort mode a filter that cannot be built is left
  * out.
  */
-int lv_sandbox_prepare(struct lv_sandbox *sb, const struct libvhost_worker_opts *opts, int ring_fd,
+int lv_sandbox_prepare(struct lv_sandbox *sb, const struct libvhost_worker_opts *opts, int ring_fd, bool guard,
 		       struct lv_errslot *err);
 void lv_sandbox_clear(struct lv_sandbox *sb);
 
@@ -44,6 +44,7 @@ struct lv_filter_spec {
 	int ring_fd; /* -1 = none */
 	uint32_t num_extra;
 	const struct libvhost_syscall_rule *extra; /* the host's own, checked */
+	bool guard;				   /* what LIBVHOST_CTX_SIGBUS_GUARD needs */
 };
 int lv_filter_build(const struct lv_filter_spec *spec, struct sock_filter **code, uint16_t *length);
 

@@ -92,7 +92,8 @@ static void destroy(struct libvhost_worker *w)
 	free(w);
 }
 
-/* All signals are blocked before the thread exists, so none of the host's can ever be delivered on it. */
+/* All signals are blocked before the thread exists, so none of the host's can ever be delivered on it. A fault while
+ * its signal is blocked ends the process, so SIGBUS is let in where it can be mended. */
 static int create_thread(struct libvhost_worker *w)
 {
 	pthread_attr_t attr;
@@ -108,6 +109,8 @@ static int create_thread(struct libvhost_worker *w)
 		pthread_attr_setaffinity_np(&attr, sizeof(cpus), &cpus);
 	}
 	sigfillset(&all);
+	if (lv_ctx_guards(w->ctx))
+		sigdelset(&all, SIGBUS);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
 	rc = pthread_create(&w->thread, &attr, thread_main, w);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
@@ -167,7 +170,7 @@ int libvhost_worker_new(struct libvhost_ctx *ctx, const struct libvhost_worker_o
 	if (rc == 0 && (rc = open_fds(w)) < 0)
 		lv_fail_sys(&ctx->err, -rc, "worker: no descriptors for its eventfds and epoll set");
 	if (rc == 0)
-		rc = lv_sandbox_prepare(&w->sandbox, &o, w->io.ring.fd, &ctx->err);
+		rc = lv_sandbox_prepare(&w->sandbox, &o, w->io.ring.fd, lv_ctx_guards(ctx), &ctx->err);
 	if (rc == 0)
 		rc = start(w);
 	if (rc < 0) {

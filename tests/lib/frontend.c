@@ -16,7 +16,7 @@ int fake_serve(void *arg, uint32_t queue, struct libvhost_vq *vq)
 	return rc;
 }
 
-struct fake fake_new(const struct libvhost_backend_opts *change)
+struct fake fake_new_ctx(const struct libvhost_backend_opts *change, const struct libvhost_ctx_opts *ctx)
 {
 	static const struct libvhost_backend_ops ops = {.size = sizeof(ops), .serve = fake_serve};
 	const struct libvhost_worker_opts worker = {.size = sizeof(worker), .sandbox = FAKE_SANDBOX};
@@ -30,7 +30,7 @@ struct fake fake_new(const struct libvhost_backend_opts *change)
 		o.ops = o.ops ? o.ops : &ops;
 		o.worker = &worker;
 	}
-	CHECK_EQ(libvhost_ctx_new(NULL, &p.ctx), 0);
+	CHECK_EQ(libvhost_ctx_new(ctx, &p.ctx), 0);
 	CHECK_EQ(libvhost_backend_new(p.ctx, &o, &p.b), 0);
 	p.ram = memfd(RAM_BYTES, 0);
 	p.mem = mmap(NULL, RAM_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, p.ram, 0);
@@ -41,6 +41,11 @@ struct fake fake_new(const struct libvhost_backend_opts *change)
 	p.before = lv_ledger_take();
 	fake_connect(&p);
 	return p;
+}
+
+struct fake fake_new(const struct libvhost_backend_opts *change)
+{
+	return fake_new_ctx(change, NULL);
 }
 
 /* The control worker's last word on a connection. */

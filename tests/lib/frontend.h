@@ -42,6 +42,7 @@ struct fake {
 int fake_serve(void *arg, uint32_t queue, struct libvhost_vq *vq);
 
 struct fake fake_new(const struct libvhost_backend_opts *change);
+struct fake fake_new_ctx(const struct libvhost_backend_opts *change, const struct libvhost_ctx_opts *ctx);
 /* A new connection of the same front-end; the old one is closed. */
 void fake_connect(struct fake *p);
 void fake_free(struct fake *p);

@@ -20,14 +20,20 @@ struct guest {
 	struct libvhost_mem *mem;
 };
 
-static inline struct guest guest_new(uint32_t flags)
+static inline struct guest guest_new_ctx(uint32_t flags, uint32_t ctx_flags)
 {
-	struct libvhost_mem_opts o = {.size = sizeof(o), .flags = flags};
+	const struct libvhost_ctx_opts c = {.size = sizeof(c), .flags = ctx_flags};
+	const struct libvhost_mem_opts o = {.size = sizeof(o), .flags = flags};
 	struct guest g = {0};
 
-	CHECK_EQ(libvhost_ctx_new(NULL, &g.ctx), 0);
+	CHECK_EQ(libvhost_ctx_new(&c, &g.ctx), 0);
 	CHECK_EQ(libvhost_mem_new(g.ctx, &o, &g.mem), 0);
 	return g;
+}
+
+static inline struct guest guest_new(uint32_t flags)
+{
+	return guest_new_ctx(flags, 0);
 }
 
 static inline void guest_free(struct guest *g)

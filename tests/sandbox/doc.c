@@ -8,12 +8,12 @@
 /* "every", or the names of the roles. */
 static const char *roles(const struct lv_rule *rule, char *text, size_t cap)
 {
-	static const char *const names[LV_ROLES] = {"ring", "block", "stream", "control"};
+	static const char *const names[] = {"ring", "block", "stream", "control", "guarded"};
 
 	if (rule->roles == LV_ROLES_ALL)
 		return "every";
 	text[0] = 0;
-	for (uint32_t role = 0; role < LV_ROLES; role++)
+	for (uint32_t role = 0; role <= LV_GUARDED; role++)
 		if (rule->roles >> role & 1)
 			snprintf(text + strlen(text), cap - strlen(text), "%s%s", text[0] ? ", " : "", names[role]);
 	return text;

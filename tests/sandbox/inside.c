@@ -39,7 +39,7 @@ bool run_inside(const struct inside *how, void (*fn)(void *arg), void *arg)
 	sigset_t all, old;
 	pthread_t thread;
 
-	if (lv_sandbox_prepare(&job.sandbox, &opts, -1, NULL) < 0)
+	if (lv_sandbox_prepare(&job.sandbox, &opts, -1, how->guard, NULL) < 0)
 		return false;
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);

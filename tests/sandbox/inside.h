@@ -10,6 +10,7 @@ struct inside {
 	uint32_t role, action, caps;
 	uint32_t num_syscalls;
 	const struct libvhost_syscall_rule *syscalls;
+	bool guard;
 };
 
 /* False when the sandbox could not be entered; fn has not run then. */

@@ -6,6 +6,7 @@
 #include "core/wire.h"
 #include "device/device.h"
 #include "device/inflight.h"
+#include "sigbushelp.h"
 
 #define OP(name)      LIBVHOST_OP_##name
 #define PF(bit)	      (1ull << LIBVHOST_PROTOCOL_F_##bit)
@@ -317,6 +318,35 @@ TEST(device_inflight, a_region_for_split_rings_does_not_serve_packed_ones)
 	fake_arm(&r.f);
 	CHECK_EQ(libvhost_dev_start(r.dev, NULL), 0);
 	CHECK_EQ(fake_count(&r.f, OP(GET_INFLIGHT_FD)), 1);
+	devrig_close(&r);
+}
+
+/* A back-end that cuts the region off: with LIBVHOST_CTX_SIGBUS_GUARD the caller reads zeros. */
+TEST(device_inflight, cut_off_while_the_caller_looks)
+{
+	struct libvhost_inflight i;
+	struct devrig r;
+
+	devrig_init(&r);
+	guest_free(&r.g);
+	r.g = guest_new_ctx(0, LIBVHOST_CTX_SIGBUS_GUARD);
+	CHECK_EQ(libvhost_mem_begin(r.g.mem), 0);
+	CHECK_EQ(libvhost_mem_alloc(r.g.mem, 0, DEVRIG_RAM), 0);
+	CHECK_EQ(libvhost_mem_commit(r.g.mem, 0, NULL), 0);
+	r.opts.mem = r.g.mem;
+	r.opts.flags = LIBVHOST_DEV_INFLIGHT;
+	r.f.protocol |= PF(INFLIGHT_SHMFD);
+	r.f.region = DEVICE_QUEUES * QUEUE_BYTES;
+	CHECK_EQ(devrig_open(&r), 0);
+	devrig_queues(&r, DEVICE_QUEUES);
+	CHECK_EQ(libvhost_dev_start(r.dev, NULL), 0);
+	i = region_of(&r);
+	CHECK_EQ(pwrite(i.fd, "x", 1, (off_t)i.mmap_offset + 8), 1);
+	CHECK_EQ(load((const uint8_t *)(uintptr_t)i.address + 8), 'x');
+	CHECK_EQ(ftruncate(i.fd, 0), 0);
+	CHECK_EQ(load((const uint8_t *)(uintptr_t)i.address + 8), 0);
+	CHECK_EQ(load((const uint8_t *)(uintptr_t)i.address + i.mmap_size - 1), 0);
+	CHECK_EQ(libvhost_dev_stop(r.dev, NULL), 0);
 	devrig_close(&r);
 }
 
