@@ -276,6 +276,7 @@ static struct device *read_arguments(int argc, char **argv, struct args *a)
 
 static int run(int argc, char **argv)
 {
+	const struct libvhost_ctx_opts opts = {.size = sizeof(opts), .flags = LIBVHOST_CTX_SIGBUS_GUARD};
 	struct args a = {.workers = 1, .flags = LIBVHOST_WORKER_IO_URING};
 	struct libvhost_ctx *ctx;
 	int rc;
@@ -285,7 +286,7 @@ static int run(int argc, char **argv)
 	catch_signals();
 	if (a.device->open(a.device, a.queues))
 		return 1;
-	if (libvhost_ctx_new(NULL, &ctx) < 0)
+	if (libvhost_ctx_new(&opts, &ctx) < 0)
 		return complain("out of memory");
 	rc = serve(&a, ctx);
 	libvhost_ctx_free(ctx);
