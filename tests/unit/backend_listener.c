@@ -325,7 +325,7 @@ static int stubborn(void *arg, uint32_t queue, struct libvhost_vq *vq)
 TEST(backend_listener, devices_of_one_process_are_strangers)
 {
 	static const struct libvhost_backend_ops ops = {.size = sizeof(ops), .serve = stubborn};
-	const struct libvhost_backend_opts good = {.ops = &ops}, bad = {.ops = &ops, .arg = &hold, .timeout_ms = 50};
+	const struct libvhost_backend_opts good = {.ops = &ops}, bad = {.ops = &ops, .arg = &hold, .timeout_ms = 500};
 	struct fake p[3] = {fake_new(&good), fake_new(&bad), fake_new(&good)};
 	uint64_t began;
 

@@ -491,9 +491,9 @@ TEST(device_inflight, damaged_blobs_are_refused_whatever_byte_it_is)
 	blob = saved(&r, &len);
 	CHECK_EQ(libvhost_dev_free_inflight(r.dev), 0);
 	for (size_t i = 0; i < len; i++) {
-		blob[i] ^= 1u << (i % 8);
+		blob[i] = (uint8_t)(blob[i] ^ 1u << i % 8);
 		CHECK_EQ(libvhost_dev_load_inflight(r.dev, blob, len), -EBADMSG);
-		blob[i] ^= 1u << (i % 8);
+		blob[i] = (uint8_t)(blob[i] ^ 1u << i % 8);
 		CHECK_EQ(libvhost_dev_load_inflight(r.dev, blob, i), -EBADMSG);
 	}
 	CHECK(devrig_error(&r).text[0]);
