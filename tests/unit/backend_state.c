@@ -72,7 +72,7 @@ static struct fake up(struct device *d, uint32_t state_max)
 {
 	static const struct libvhost_backend_ops ops = {
 		.size = sizeof(ops), .serve = fake_serve, .save_state = save_state, .load_state = load_state};
-	const struct libvhost_backend_opts o = {.ops = &ops, .arg = d, .state_max = state_max, .timeout_ms = 50};
+	const struct libvhost_backend_opts o = {.ops = &ops, .arg = d, .state_max = state_max, .timeout_ms = 250};
 	struct fake p = fake_new(&o);
 
 	handshake(&p);
