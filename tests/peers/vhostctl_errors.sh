@@ -35,8 +35,9 @@ complains "blk-test --depth 0" "outside 1..256" blk-test --depth 0 user:x
 complains "probe --type" "not a device type" probe --type toaster user:x
 complains "serve without a device" "must be 'blk'" serve --socket "$work/s" --ram 1M
 complains "serve without a socket" "socket is missing" serve blk --ram 1M
-complains "serve without a store" "either --file or --ram" serve blk --socket "$work/s"
-complains "serve with both stores" "either --file or --ram" serve blk --socket "$work/s" --ram 1M --file x
+complains "serve without a store" "one of --file, --ram and --null" serve blk --socket "$work/s"
+complains "serve with two stores" "one of --file, --ram and --null" serve blk --socket "$work/s" --ram 1M --file x
+complains "serve with a store and with none" "one of --file, --ram and --null" serve blk --socket "$work/s" --ram 1M --null 1M
 complains "serve: no such file" "$work/none" serve blk --socket "$work/s" --file "$work/none"
 complains "serve: a directory as store" "$work/dir" serve blk --socket "$work/s" --file "$work/dir"
 complains "serve: socket in no folder" "$work/none/s" serve blk --quiet --socket "$work/none/s" --ram 1M
