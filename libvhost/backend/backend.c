@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "core/opts.h"
+#include "core/sanitize.h"
 #include "vring/vring.h"
 
 #define F(bit)		    (1ull << (bit))
@@ -39,8 +40,8 @@ int lv_backend_lock(struct libvhost_backend *b)
 	return rc ? own_callback(b) : 0;
 }
 
-/* The thread sanitizer of gcc 12 does not know the lock by the monotonic clock. */
-#ifdef __SANITIZE_THREAD__
+/* The thread sanitizers of gcc 12 and clang 14 do not know the lock by the monotonic clock. */
+#if LV_TSAN
 #define LOCK_CLOCK CLOCK_REALTIME
 #else
 #define LOCK_CLOCK CLOCK_MONOTONIC
@@ -48,7 +49,7 @@ int lv_backend_lock(struct libvhost_backend *b)
 
 static int lock_until(pthread_mutex_t *lock, const struct timespec *until)
 {
-#ifdef __SANITIZE_THREAD__
+#if LV_TSAN
 	return pthread_mutex_timedlock(lock, until);
 #else
 	return pthread_mutex_clocklock(lock, LOCK_CLOCK, until);

@@ -4,10 +4,12 @@
 
 #include <stdatomic.h>
 
+#include "core/sanitize.h"
+
 /* A full fence. ThreadSanitizer does not model fences; there a locked operation stands in. */
 static inline void lv_fence(void)
 {
-#if defined(__SANITIZE_THREAD__)
+#if LV_TSAN
 	atomic_uint word = 0;
 
 	atomic_fetch_add(&word, 1);

@@ -7,19 +7,9 @@
 #include <sys/prctl.h>
 #include <sys/wait.h>
 
+#include "core/sanitize.h"
 #include "core/sigbus.h"
 #include "memhelp.h"
-
-#if defined(__SANITIZE_THREAD__)
-#define UNDER_TSAN 1
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define UNDER_TSAN 1
-#endif
-#endif
-#ifndef UNDER_TSAN
-#define UNDER_TSAN 0
-#endif
 
 /* pages of a file that ends before them. */
 static inline uint8_t *map_gone(size_t pages)

@@ -10,14 +10,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#if defined(__x86_64__) && !defined(__SANITIZE_THREAD__)
-#if defined(__has_feature)
-#if !__has_feature(thread_sanitizer)
+#include "core/sanitize.h"
+
+#if defined(__x86_64__) && !LV_TSAN
 #define LV_STORES 1
-#endif
-#else
-#define LV_STORES 1
-#endif
 #endif
 
 /* Memory of which the first `traced` bytes (whole pages) are watched, and all of which is copied. */

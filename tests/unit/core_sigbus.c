@@ -230,7 +230,7 @@ TEST(core_sigbus, faults_of_others_reach_the_action_that_was_there)
 	errno = 78;
 	CHECK_EQ(load(gone + 5), 0);
 	CHECK(host_calls == 1 && host_code == BUS_ADRERR && host_addr == gone + 5);
-	CHECK(UNDER_TSAN || (host_errno == 78 && host_blocked == 3));
+	CHECK(LV_TSAN || (host_errno == 78 && host_blocked == 3));
 	CHECK_EQ(raise(SIGBUS), 0);
 	CHECK(host_calls == 2 && host_code == SI_TKILL);
 	munmap(gone, PAGE);
@@ -256,7 +256,7 @@ TEST(core_sigbus, handlers_without_details_that_nest_and_that_jump_out)
 	host_calls = 0;
 	CHECK_EQ(load(gone), 0);
 	CHECK(host_calls == 1 && host_code == SIGBUS);
-	CHECK(UNDER_TSAN || !host_blocked);
+	CHECK(LV_TSAN || !host_blocked);
 	munmap(gone, PAGE);
 	libvhost_ctx_free(ctx);
 	sa = (struct sigaction){.sa_handler = host_leaves};
@@ -265,7 +265,7 @@ TEST(core_sigbus, handlers_without_details_that_nest_and_that_jump_out)
 	gone = map_gone(1);
 	touch_and_jump();
 	CHECK_EQ(host_calls, 2);
-	CHECK(UNDER_TSAN || host_blocked == 2);
+	CHECK(LV_TSAN || host_blocked == 2);
 	pthread_sigmask(SIG_BLOCK, NULL, &now);
 	CHECK(!sigismember(&now, SIGBUS));
 	touch_and_jump(); /* once more: nothing of ours is left behind */

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <time.h>
+#include "core/sanitize.h"
 #include "core/wire.h"
 
 static uint64_t now_ns(void)
@@ -285,16 +286,7 @@ TEST(device_freeze, a_request_read_in_part_is_read_to_its_end_elsewhere)
 	up_close(&u);
 }
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SLOWER 10u
-#elif defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define SLOWER 10u
-#endif
-#endif
-#ifndef SLOWER
-#define SLOWER 1u
-#endif
+#define SLOWER (LV_ASAN || LV_TSAN ? 10u : 1u)
 
 /* The least of some rounds: what it costs, not what else the machine does. */
 TEST(device_freeze, takes_two_milliseconds_for_64_queues)

@@ -8,17 +8,9 @@
 #include <sched.h>
 
 #include "core/clock.h"
+#include "core/sanitize.h"
 
-#if defined(__SANITIZE_THREAD__)
-#define SLOWER 20
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define SLOWER 20
-#endif
-#endif
-#ifndef SLOWER
-#define SLOWER 1
-#endif
+#define SLOWER (LV_TSAN ? 20 : 1)
 
 #define REQUESTS (200000 / SLOWER)
 #define SLOTS	 64u
