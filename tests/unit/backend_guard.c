@@ -115,6 +115,11 @@ TEST(backend_guard, r051_only_the_data_is_gone)
 	fake_free(&p);
 }
 
+/*
+ * ThreadSanitizer stores with a lock of its own held where a store releases. When that is where memory is missing, our
+ * action, which runs in the middle of it, waits for that lock. Loads are all right.
+ */
+#if !LV_TSAN
 struct cutter {
 	int fd;
 	atomic_bool stop;
@@ -234,6 +239,7 @@ TEST(backend_guard, an_inflight_region_cut_off)
 	close(fd);
 	fake_free(&p);
 }
+#endif
 
 static void cut_unguarded(void)
 {
