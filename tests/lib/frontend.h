@@ -40,6 +40,8 @@ struct fake {
 
 /* Completes everything; writes nothing. */
 int fake_serve(void *arg, uint32_t queue, struct libvhost_vq *vq);
+/* Reads the first byte of what is readable and writes 0xab to all that is writable, as devices do. */
+int fake_touch(void *arg, uint32_t queue, struct libvhost_vq *vq);
 
 struct fake fake_new(const struct libvhost_backend_opts *change);
 struct fake fake_new_ctx(const struct libvhost_backend_opts *change, const struct libvhost_ctx_opts *ctx);

@@ -8,26 +8,7 @@
 
 /* ---- a front-end that cuts, and one that does not ---- */
 
-/* Reads the first byte and writes all that is writable, as devices do. */
-static int touch(void *arg, uint32_t queue, struct libvhost_vq *vq)
-{
-	struct libvhost_iov iov[16];
-	struct libvhost_chain c = {.size = sizeof(c), .iov = iov, .iov_cap = 16};
-	int rc = 0;
-
-	(void)arg;
-	(void)queue;
-	for (int i = 0; i < 16 && (rc = libvhost_vq_pop(vq, &c)) > 0; i++) {
-		for (uint32_t n = 0; n < c.n_read; n++)
-			(void)*(volatile uint8_t *)iov[n].base;
-		for (uint32_t n = 0; n < c.n_write; n++)
-			memset(iov[c.n_read + n].base, 0xab, iov[c.n_read + n].len);
-		rc = libvhost_vq_push(vq, c.head, c.write_len) < 0 ? -EIO : 1;
-	}
-	return rc;
-}
-
-static const struct libvhost_backend_ops touch_ops = {.size = sizeof(touch_ops), .serve = touch};
+static const struct libvhost_backend_ops touch_ops = {.size = sizeof(touch_ops), .serve = fake_touch};
 static const struct libvhost_backend_opts touching = {.ops = &touch_ops};
 
 static struct fake guarded_device(const struct libvhost_backend_opts *o)
@@ -288,10 +269,10 @@ TEST(backend_guard, pulled_queues_say_it_too)
 
 	CHECK_EQ(ring_up(&p, 0), 0);
 	CHECK_EQ(libvhost_backend_queue(p.b, 0, &vq, &kick), 0);
-	CHECK_EQ(touch(NULL, 0, vq), 0);
+	CHECK_EQ(fake_touch(NULL, 0, vq), 0);
 	ring_offer(&p);
 	CHECK_EQ(ftruncate(p.ram, 0x10000), 0);
-	touch(NULL, 0, vq);
+	fake_touch(NULL, 0, vq);
 	CHECK_EQ(libvhost_vq_flush(vq), -EFAULT);
 	is_broken(&p);
 	CHECK_EQ(libvhost_backend_queue(p.b, 0, &vq, &kick), -EBADMSG);

@@ -120,24 +120,7 @@ TEST(backend_log, r117_a_used_ring_outside_the_log)
 	down(&l);
 }
 
-/* Writes 0xab to all that is writable. */
-static int fill(void *arg, uint32_t queue, struct libvhost_vq *vq)
-{
-	struct libvhost_iov iov[16];
-	struct libvhost_chain c = {.size = sizeof(c), .iov = iov, .iov_cap = 16};
-	int rc = 0;
-
-	(void)arg;
-	(void)queue;
-	for (int i = 0; i < 16 && (rc = libvhost_vq_pop(vq, &c)) > 0; i++) {
-		for (uint32_t n = 0; n < c.n_write; n++)
-			memset(iov[c.n_read + n].base, 0xab, iov[c.n_read + n].len);
-		rc = libvhost_vq_push(vq, c.head, c.write_len) < 0 ? -EIO : 1;
-	}
-	return rc;
-}
-
-static const struct libvhost_backend_ops fill_ops = {.size = sizeof(fill_ops), .serve = fill};
+static const struct libvhost_backend_ops fill_ops = {.size = sizeof(fill_ops), .serve = fake_touch};
 static const struct libvhost_backend_opts filling = {.ops = &fill_ops};
 
 /* A write of two pages from 256 bytes before the end of a page on. */
