@@ -28,15 +28,10 @@ files() {
 
 # caught NAME: stops the back-end while it works on requests, and adds how many to $marked
 caught() {
-	for _ in $(seq 200); do
-		kill -STOP "$serve_pid"
-		caught_now=$("$guest_files/marks.py" "$guest_pid" "$1" 2) || return
-		marked=$((marked + caught_now))
-		if [ "$caught_now" -gt 0 ]; then return 0; fi
-		kill -CONT "$serve_pid"
-		sleep 0.01
-	done
-	return 1
+	caught_now=$("$guest_files/catch.py" "$guest_pid" "$serve_pid" "$1" 2) || return
+	echo "requests in flight, looks: $caught_now"
+	marked=$((marked + ${caught_now% *}))
+	looks=$((looks + ${caught_now#* }))
 }
 
 # kills NAME: the back-end dies again and again while a process on each queue writes, syncs and compares
@@ -44,6 +39,7 @@ kills() {
 	in_guest 'echo 16 >/sys/block/vda/queue/max_sectors_kb && load start'
 	kills_done=0
 	marked=0
+	looks=0
 	while [ $kills_done -lt "$GUEST_KILLS" ]; do
 		kills_done=$((kills_done + 1))
 		check "$1: death $kills_done meets requests" caught "$1"
@@ -54,7 +50,7 @@ kills() {
 	done
 	check "$1: both end, no error anywhere" in_guest "load end"
 	tail -n 1 "$work/.out" | sed 's/^/# /'
-	echo "# $1: $kills_done deaths, $marked requests were in flight"
+	echo "# $1: $kills_done deaths, $marked requests were in flight, found in $looks looks"
 	check "$1: what was written before is unharmed" in_guest 'echo 3 >/proc/sys/vm/drop_caches; sha256sum </mnt/a | cmp - /tmp/sum'
 }
 
