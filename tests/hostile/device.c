@@ -1,88 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
 /* A managed device whose back-end dies, refuses, shrinks, sleeps or asks back at the worst moment, on a real socket. */
-#include "devrig.h"
-
-#include "core/wire.h"
-#include "puppet.h"
+#include "wirerig.h"
 
 #define OP(name) LIBVHOST_OP_##name
-#define LOOKUP	 8u
-#define ASK	 (LV_USER_VERSION | LV_USER_F_NEED_REPLY)
-
-static const struct libvhost_call_opts patient = {.size = sizeof(patient), .timeout_ms = 5000};
-
-struct wire {
-	struct devrig r;
-	struct puppet p;
-	char path[64], uri[80];
-	atomic_bool no_config;
-};
-
-static void wire_init(struct wire *w)
-{
-	static unsigned number;
-
-	memset(w, 0, sizeof(*w));
-	devrig_init(&w->r);
-	puppet_init(&w->p);
-	w->p.protocol_features &= ~PUPPET_PF(STATUS);
-	w->p.arg = w;
-	snprintf(w->path, sizeof(w->path), "/tmp/libvhost-hostile-%d-%u.sock", (int)getpid(), number++);
-	snprintf(w->uri, sizeof(w->uri), "user:%s", w->path);
-	w->r.opts.uri = w->uri;
-}
-
-static void wire_open(struct wire *w)
-{
-	puppet_listen(&w->p, w->path);
-	CHECK_EQ(devrig_open(&w->r), 0);
-	devrig_queues(&w->r, DEVRIG_QUEUES);
-}
-
-static void wire_close(struct wire *w)
-{
-	libvhost_dev_cleanup(w->r.dev);
-	puppet_stop(&w->p);
-	guest_free(&w->r.g);
-	CHECK_LEDGER(w->r.before);
-}
-
-static int get_config(struct wire *w, uint32_t timeout_ms)
-{
-	uint8_t bytes[16];
-	int rc = libvhost_dev_get_config(w->r.dev, 16, bytes, sizeof(bytes), timeout_ms);
-
-	if (!rc)
-		CHECK_EQ(bytes[15], w->p.config[31]);
-	return rc;
-}
-
-static int add_memory(struct wire *w, uint64_t gpa, uint32_t *lost)
-{
-	CHECK_EQ(libvhost_mem_begin(w->r.g.mem), 0);
-	CHECK_EQ(libvhost_mem_alloc(w->r.g.mem, gpa, 0x10000), 0);
-	return libvhost_mem_commit(w->r.g.mem, 5000, lost);
-}
-
-/* Ends everything; what the last session was told is the whole device. */
-static void wire_close_replayed(struct wire *w, uint32_t regions)
-{
-	libvhost_dev_cleanup(w->r.dev);
-	puppet_stop(&w->p);
-	CHECK_EQ(w->p.regions, regions);
-	for (uint32_t i = 0; i < DEVRIG_QUEUES; i++) {
-		CHECK_EQ(w->p.ring[i].num, DEVRIG_NUM);
-		CHECK(w->p.ring[i].addr.desc != w->p.ring[i].addr.avail);
-		CHECK(w->p.ring[i].enabled);
-	}
-	guest_free(&w->r.g);
-	CHECK_LEDGER(w->r.before);
-}
 
 /* ---- death at every message of a whole life ---- */
 
 /* The steps of a life; a failed one is repeated after a reconnect. How many failed. */
-static uint32_t live(struct wire *w)
+static uint32_t live(struct wirerig *w)
 {
 	uint32_t deaths = 0, step = 0, lost = 0;
 	int rc = devrig_open(&w->r);
@@ -95,13 +20,13 @@ static uint32_t live(struct wire *w)
 	devrig_queues(&w->r, DEVRIG_QUEUES);
 	while (step < 5) {
 		if (step == 0 || step == 4)
-			rc = libvhost_dev_start(w->r.dev, &patient);
+			rc = libvhost_dev_start(w->r.dev, NULL);
 		else if (step == 1)
-			rc = get_config(w, 5000);
+			rc = wirerig_read_config(w, 0);
 		else if (step == 2)
-			rc = add_memory(w, 1ull << 32, &lost) ? -EIO : lost ? -ECONNRESET : 0;
+			rc = devrig_grow(&w->r, 1ull << 32, 0, &lost) ? -EIO : lost ? -ECONNRESET : 0;
 		else
-			rc = libvhost_dev_stop(w->r.dev, &patient);
+			rc = libvhost_dev_stop(w->r.dev, NULL);
 		if (!rc || (rc == -EALREADY && deaths)) { /* the reconnect brought it to where the step leads */
 			step++;
 			continue;
@@ -109,7 +34,7 @@ static uint32_t live(struct wire *w)
 		CHECK_EQ(rc, -ECONNRESET);
 		CHECK_EQ(devrig_state(&w->r), LIBVHOST_DEV_DISCONNECTED);
 		CHECK_EQ(++deaths, 1);
-		CHECK_EQ(libvhost_dev_reconnect(w->r.dev, &patient), 0);
+		CHECK_EQ(libvhost_dev_reconnect(w->r.dev, NULL), 0);
 		step += step == 2; /* the map is what was committed; the replay carries it */
 	}
 	CHECK_EQ(devrig_state(&w->r), LIBVHOST_DEV_RUNNING);
@@ -118,14 +43,14 @@ static uint32_t live(struct wire *w)
 
 static uint32_t one_life(uint32_t at, enum puppet_what what, uint32_t arg, bool *due)
 {
-	struct wire w;
+	struct wirerig w;
 	uint32_t deaths;
 
-	wire_init(&w);
+	wirerig_init(&w);
 	puppet_fault(&w.p, (struct puppet_fault){.at = at, .what = what, .arg = arg});
-	puppet_listen(&w.p, w.path);
+	wirerig_listen(&w);
 	deaths = live(&w);
-	wire_close_replayed(&w, 2);
+	wirerig_close_replayed(&w, 2);
 	*due = w.p.faults[0].spent;
 	CHECK_EQ(atomic_load(&w.p.sessions), 1 + deaths);
 	return deaths;
@@ -160,25 +85,20 @@ TEST(hostile_device, r153_death_inside_every_reply_of_a_life)
 
 /* ---- refusals ---- */
 
-static int start(struct wire *w)
-{
-	return libvhost_dev_start(w->r.dev, &patient);
-}
-
 /* A start whose request is refused fails with its name, leaves the queue as it was, and can be repeated. */
 static void refused_start(uint32_t op, uint32_t policy, uint64_t without)
 {
 	struct libvhost_queue was = {.size = sizeof(was)}, is = {.size = sizeof(is)};
-	struct wire w;
+	struct wirerig w;
 	int rc;
 
-	wire_init(&w);
+	wirerig_init(&w);
 	w.p.protocol_features &= ~without;
 	w.r.opts.ack_policy = policy;
-	wire_open(&w);
+	wirerig_open(&w);
 	CHECK_EQ(libvhost_dev_get_queue(w.r.dev, 2, &was), 0);
 	puppet_fault(&w.p, (struct puppet_fault){.op = op, .what = PUPPET_REFUSE});
-	rc = start(&w);
+	rc = libvhost_dev_start(w.r.dev, NULL);
 	if (policy == LIBVHOST_ACK_ALL) {
 		CHECK_EQ(rc, -EIO);
 		CHECK_EQ(devrig_error(&w.r).kind, LIBVHOST_EK_REFUSED);
@@ -192,10 +112,10 @@ static void refused_start(uint32_t op, uint32_t policy, uint64_t without)
 	is.err_fd = was.err_fd; /* the library makes it when it is first needed */
 	CHECK_MEM(&is, &was, sizeof(is));
 	if (devrig_state(&w.r) != LIBVHOST_DEV_NEGOTIATED)
-		CHECK_EQ(libvhost_dev_reconnect(w.r.dev, &patient), 0);
+		CHECK_EQ(libvhost_dev_reconnect(w.r.dev, NULL), 0);
 	CHECK_EQ(devrig_state(&w.r), LIBVHOST_DEV_NEGOTIATED);
-	CHECK_EQ(start(&w), 0);
-	wire_close_replayed(&w, 1);
+	CHECK_EQ(libvhost_dev_start(w.r.dev, NULL), 0);
+	wirerig_close_replayed(&w, 1);
 }
 
 TEST(hostile_device, r154_a_refused_request_fails_its_start_by_name)
@@ -211,39 +131,31 @@ TEST(hostile_device, r154_a_refused_request_fails_its_start_by_name)
 		refused_start(OP(SET_MEM_TABLE), policy, PUPPET_PF(CONFIGURE_MEM_SLOTS));
 }
 
-static uint32_t logging(struct wire *w)
-{
-	struct libvhost_dev_info i = {.size = sizeof(i)};
-
-	CHECK_EQ(libvhost_dev_info(w->r.dev, &i), 0);
-	return i.logging;
-}
-
 /* A peer that says no to its log is lost: it may write what nobody copies. A new connection gets the log at its start.
  */
 TEST(hostile_device, r154_a_refused_log_loses_the_device)
 {
 	uint32_t lost = 0;
-	struct wire w;
+	struct wirerig w;
 
-	wire_init(&w);
+	wirerig_init(&w);
 	w.p.features |= 1ull << 26;
-	wire_open(&w);
-	CHECK_EQ(start(&w), 0);
+	wirerig_open(&w);
+	CHECK_EQ(libvhost_dev_start(w.r.dev, NULL), 0);
 	puppet_fault(&w.p, (struct puppet_fault){.op = OP(SET_LOG_BASE), .what = PUPPET_REFUSE});
-	CHECK_EQ(libvhost_mem_log_start(w.r.g.mem, 2000, &lost), 0);
+	CHECK_EQ(libvhost_mem_log_start(w.r.g.mem, 0, &lost), 0);
 	CHECK_EQ(lost, 1);
 	CHECK_EQ(devrig_state(&w.r), LIBVHOST_DEV_LOST);
 	CHECK_EQ(devrig_error(&w.r).kind, LIBVHOST_EK_REFUSED);
 	CHECK_HAS(devrig_error(&w.r).text, "SET_LOG_BASE");
-	CHECK_EQ(logging(&w), 0);
-	CHECK_EQ(libvhost_dev_reconnect(w.r.dev, &patient), 0);
+	CHECK_EQ(devrig_logging(&w.r), 0);
+	CHECK_EQ(libvhost_dev_reconnect(w.r.dev, NULL), 0);
 	CHECK_EQ(devrig_state(&w.r), LIBVHOST_DEV_RUNNING);
-	CHECK_EQ(logging(&w), 1);
-	CHECK_EQ(libvhost_mem_log_stop(w.r.g.mem, 2000, &lost), 0);
+	CHECK_EQ(devrig_logging(&w.r), 1);
+	CHECK_EQ(libvhost_mem_log_stop(w.r.g.mem, 0, &lost), 0);
 	CHECK_EQ(lost, 0);
-	CHECK_EQ(logging(&w), 0);
-	wire_close_replayed(&w, 1);
+	CHECK_EQ(devrig_logging(&w.r), 0);
+	wirerig_close_replayed(&w, 1);
 }
 
 static bool impossible_base(struct puppet *p, const struct libvhost_req *req, const struct lv_user_msg *msg)
@@ -257,26 +169,25 @@ static bool impossible_base(struct puppet *p, const struct libvhost_req *req, co
 TEST(hostile_device, r160_a_base_that_no_ring_can_have)
 {
 	struct libvhost_queue q = {.size = sizeof(q)};
-	struct wire w;
+	struct wirerig w;
 
-	wire_init(&w);
+	wirerig_init(&w);
 	w.p.on_message = impossible_base;
-	wire_open(&w);
-	CHECK_EQ(start(&w), 0);
-	CHECK_EQ(libvhost_dev_stop(w.r.dev, &patient), -EPROTO);
+	wirerig_open(&w);
+	CHECK_EQ(libvhost_dev_start(w.r.dev, NULL), 0);
+	CHECK_EQ(libvhost_dev_stop(w.r.dev, NULL), -EPROTO);
 	CHECK_EQ(devrig_error(&w.r).kind, LIBVHOST_EK_PROTOCOL);
 	CHECK_HAS(devrig_error(&w.r).text, "0x12345");
 	CHECK_EQ(libvhost_dev_get_queue(w.r.dev, 1, &q), 0);
 	CHECK_EQ(q.base, 0);
-	CHECK_EQ(libvhost_dev_reconnect(w.r.dev, &patient), 0);
-	wire_close(&w);
+	CHECK_EQ(libvhost_dev_reconnect(w.r.dev, NULL), 0);
+	wirerig_close(&w);
 }
 
 /* ---- calls from inside ---- */
 
 struct inside {
-	struct wire w;
-	struct libvhost_dev_ops ops;
+	struct wirerig w;
 	uint32_t asked, other;
 };
 
@@ -329,7 +240,7 @@ static bool ask_back(struct puppet *p, const struct libvhost_req *req, const str
 	(void)msg;
 	if (req->op != OP(GET_CONFIG) && req->op != OP(SET_VRING_ENABLE) && req->op != OP(GET_VRING_BASE))
 		return false;
-	puppet_send(p->channel, LOOKUP, ASK, sizeof(uuid), uuid, sizeof(uuid), NULL, 0);
+	puppet_send(p->channel, ASK_OBJECT_LOOKUP, WIRE_ASK, sizeof(uuid), uuid, sizeof(uuid), NULL, 0);
 	puppet_recv(p->channel, 2000, &hdr, &value, sizeof(value), NULL);
 	return false;
 }
@@ -340,16 +251,16 @@ TEST(hostile_device, r175_calls_from_a_callback_are_refused_and_the_device_goes_
 	struct inside *i = calloc(1, sizeof(*i));
 
 	CHECK(i);
-	wire_init(&i->w);
-	i->ops = (struct libvhost_dev_ops){.size = sizeof(i->ops), .on_request = call_everything, .arg = i};
-	i->w.r.opts.ops = &i->ops;
+	wirerig_init(&i->w);
+	i->w.ops.on_request = call_everything;
+	i->w.ops.arg = i;
 	i->w.p.on_message = ask_back;
-	wire_open(&i->w);
-	CHECK_EQ(start(&i->w), 0);
+	wirerig_open(&i->w);
+	CHECK_EQ(libvhost_dev_start(i->w.r.dev, NULL), 0);
 	CHECK_EQ(i->asked, DEVRIG_QUEUES);
-	CHECK_EQ(get_config(&i->w, 5000), 0);
+	CHECK_EQ(wirerig_read_config(&i->w, 0), 0);
 	CHECK_EQ(i->asked, DEVRIG_QUEUES + 1);
-	puppet_send(i->w.p.channel, LOOKUP, ASK, 16, (uint8_t[16]){2}, 16, NULL, 0);
+	puppet_send(i->w.p.channel, ASK_OBJECT_LOOKUP, WIRE_ASK, 16, (uint8_t[16]){2}, 16, NULL, 0);
 	for (int n = 0; n < 200 && i->asked == DEVRIG_QUEUES + 1; n++)
 		CHECK_EQ(libvhost_dev_dispatch(i->w.r.dev, 10), 0); /* no operation runs: the same */
 	CHECK_EQ(i->asked, DEVRIG_QUEUES + 2);
@@ -357,9 +268,9 @@ TEST(hostile_device, r175_calls_from_a_callback_are_refused_and_the_device_goes_
 	CHECK_EQ(devrig_state(&i->w.r), LIBVHOST_DEV_RUNNING);
 	CHECK_EQ(libvhost_dev_get_queue(i->w.r.dev, 3, &q), 0);
 	CHECK_EQ(q.masked, 0);
-	CHECK_EQ(libvhost_dev_stop(i->w.r.dev, &patient), 0);
+	CHECK_EQ(libvhost_dev_stop(i->w.r.dev, NULL), 0);
 	CHECK_EQ(i->other, 0);
-	wire_close(&i->w);
+	wirerig_close(&i->w);
 	free(i);
 }
 
@@ -367,48 +278,50 @@ TEST(hostile_device, r175_calls_from_a_callback_are_refused_and_the_device_goes_
 TEST(hostile_device, r175_a_configuration_change_is_handled_outside)
 {
 	struct libvhost_event e;
-	struct wire w;
+	struct wirerig w;
 
-	wire_init(&w);
-	wire_open(&w);
-	CHECK_EQ(start(&w), 0);
-	puppet_send(w.p.channel, 2, ASK, 0, NULL, 0, NULL, 0);
+	wirerig_init(&w);
+	wirerig_open(&w);
+	CHECK_EQ(libvhost_dev_start(w.r.dev, NULL), 0);
+	puppet_send(w.p.channel, ASK_CONFIG_CHANGE, WIRE_ASK, 0, NULL, 0, NULL, 0);
 	CHECK(devrig_await(&w.r, LIBVHOST_EVENT_CONFIG_CHANGE, 2000, &e));
-	CHECK_EQ(get_config(&w, 5000), 0);
-	CHECK_EQ(libvhost_dev_stop(w.r.dev, &patient), 0);
-	wire_close(&w);
+	CHECK_EQ(wirerig_read_config(&w, 0), 0);
+	CHECK_EQ(libvhost_dev_stop(w.r.dev, NULL), 0);
+	wirerig_close(&w);
 }
 
 /* ---- back, but not the same ---- */
 
 static bool refuse_config(struct puppet *p, const struct libvhost_req *req, const struct lv_user_msg *msg)
 {
-	const struct wire *w = p->arg;
+	const atomic_bool *refused = p->arg;
 
-	if (req->op != OP(GET_CONFIG) || !w->no_config)
+	if (req->op != OP(GET_CONFIG) || !*refused)
 		return false;
 	puppet_send(p->sock, msg->hdr.request, LV_USER_VERSION | LV_USER_F_REPLY, 0, NULL, 0, NULL, 0);
 	return true;
 }
 
-static void shrunk(void (*change)(struct wire *w, bool back), const char *says)
+static void shrunk(void (*change)(struct wirerig *w, bool back), const char *says)
 {
 	const struct libvhost_call_opts brief = {.size = sizeof(brief), .timeout_ms = 1000};
 	const uint64_t features = 1ull << 32 | 1ull << 29;
 	struct libvhost_dev_info info = {.size = sizeof(info)};
 	uint8_t bytes[60];
-	struct wire w;
+	atomic_bool config_refused = false;
+	struct wirerig w;
 
-	wire_init(&w);
+	wirerig_init(&w);
 	w.p.features |= 1ull << 29 | 1ull << 26;
 	w.p.on_message = refuse_config;
+	w.p.arg = &config_refused;
 	w.r.opts.flags = LIBVHOST_DEV_INFLIGHT;
 	w.r.opts.config_size = sizeof(bytes);
-	wire_open(&w);
+	wirerig_open(&w);
 	CHECK_EQ(libvhost_ack_features_ex(w.r.dev, &features, 1), 0);
-	CHECK_EQ(libvhost_dev_get_config(w.r.dev, 0, bytes, sizeof(bytes), 5000), 0);
-	CHECK_EQ(start(&w), 0);
-	CHECK_EQ(libvhost_mem_log_start(w.r.g.mem, 5000, NULL), 0);
+	CHECK_EQ(libvhost_dev_get_config(w.r.dev, 0, bytes, sizeof(bytes), 0), 0);
+	CHECK_EQ(libvhost_dev_start(w.r.dev, NULL), 0);
+	CHECK_EQ(libvhost_mem_log_start(w.r.g.mem, 0, NULL), 0);
 	change(&w, false);
 	puppet_kill(&w.p);
 	CHECK(devrig_await(&w.r, LIBVHOST_EVENT_DISCONNECTED, 2000, NULL));
@@ -419,46 +332,48 @@ static void shrunk(void (*change)(struct wire *w, bool back), const char *says)
 	CHECK_EQ(libvhost_dev_info(w.r.dev, &info), 0);
 	CHECK_EQ(info.acked_features[0] & features, features);
 	change(&w, true);
-	CHECK_EQ(libvhost_dev_reconnect(w.r.dev, &patient), 0);
+	CHECK_EQ(libvhost_dev_reconnect(w.r.dev, NULL), 0);
 	CHECK_EQ(devrig_state(&w.r), LIBVHOST_DEV_RUNNING);
 	CHECK_EQ(w.p.acked & features, features);
-	CHECK_EQ(logging(&w), 1);
+	CHECK_EQ(devrig_logging(&w.r), 1);
 	CHECK_EQ(libvhost_dev_info(w.r.dev, &info), 0);
 	CHECK_EQ(info.guarantee, LIBVHOST_GUARANTEE_INFLIGHT);
-	wire_close_replayed(&w, 1);
+	wirerig_close_replayed(&w, 1);
 }
 
-static void fewer_features(struct wire *w, bool back)
+static void fewer_features(struct wirerig *w, bool back)
 {
 	w->p.features = back ? w->p.features | 1ull << 29 : w->p.features & ~(1ull << 29);
 }
 
-static void no_log(struct wire *w, bool back)
+static void no_log(struct wirerig *w, bool back)
 {
 	w->p.features ^= 1ull << 26;
 	(void)back;
 }
 
-static void no_log_file(struct wire *w, bool back)
+static void no_log_file(struct wirerig *w, bool back)
 {
 	w->p.protocol_features ^= PUPPET_PF(LOG_SHMFD);
 	(void)back;
 }
 
-static void no_inflight(struct wire *w, bool back)
+static void no_inflight(struct wirerig *w, bool back)
 {
 	w->p.protocol_features ^= PUPPET_PF(INFLIGHT_SHMFD);
 	(void)back;
 }
 
-static void fewer_queues(struct wire *w, bool back)
+static void fewer_queues(struct wirerig *w, bool back)
 {
 	w->p.num_queues = back ? PUPPET_QUEUES : 3;
 }
 
-static void no_config(struct wire *w, bool back)
+static void no_config(struct wirerig *w, bool back)
 {
-	w->no_config = !back;
+	atomic_bool *refused = w->p.arg;
+
+	*refused = !back;
 }
 
 TEST(hostile_device, r179_a_peer_that_came_back_smaller_is_refused_by_what_differs)
@@ -478,23 +393,23 @@ TEST(hostile_device, r180_a_restart_during_a_memory_change)
 	for (int table = 0; table < 2; table++)
 		for (int what = PUPPET_DIE_BEFORE; what <= PUPPET_DIE_INSIDE; what++) {
 			uint32_t lost = 0;
-			struct wire w;
+			struct wirerig w;
 
-			wire_init(&w);
+			wirerig_init(&w);
 			if (table)
 				w.p.protocol_features &= ~PUPPET_PF(CONFIGURE_MEM_SLOTS);
-			wire_open(&w);
-			CHECK_EQ(start(&w), 0);
+			wirerig_open(&w);
+			CHECK_EQ(libvhost_dev_start(w.r.dev, NULL), 0);
 			puppet_fault(&w.p,
 				     (struct puppet_fault){.op = ops[table], .what = (enum puppet_what)what, .arg = 3});
-			CHECK_EQ(add_memory(&w, 1ull << 32, &lost), 0);
+			CHECK_EQ(devrig_grow(&w.r, 1ull << 32, 0, &lost), 0);
 			if (what != PUPPET_DIE_AFTER || lost)
 				CHECK_EQ(lost, 1);
-			CHECK_EQ(libvhost_dev_reconnect(w.r.dev, &patient), 0);
+			CHECK_EQ(libvhost_dev_reconnect(w.r.dev, NULL), 0);
 			CHECK_EQ(devrig_state(&w.r), LIBVHOST_DEV_RUNNING);
-			CHECK_EQ(add_memory(&w, 2ull << 32, &lost), 0);
+			CHECK_EQ(devrig_grow(&w.r, 2ull << 32, 0, &lost), 0);
 			CHECK_EQ(lost, 0);
-			wire_close_replayed(&w, 3);
+			wirerig_close_replayed(&w, 3);
 		}
 }
 
@@ -502,22 +417,22 @@ TEST(hostile_device, r180_a_restart_during_the_start_of_a_log)
 {
 	for (int what = PUPPET_DIE_BEFORE; what <= PUPPET_DIE_INSIDE; what++) {
 		uint32_t lost = 0;
-		struct wire w;
+		struct wirerig w;
 
-		wire_init(&w);
+		wirerig_init(&w);
 		w.p.features |= 1ull << 26;
-		wire_open(&w);
-		CHECK_EQ(start(&w), 0);
+		wirerig_open(&w);
+		CHECK_EQ(libvhost_dev_start(w.r.dev, NULL), 0);
 		puppet_fault(&w.p,
 			     (struct puppet_fault){.op = OP(SET_LOG_BASE), .what = (enum puppet_what)what, .arg = 3});
-		CHECK_EQ(libvhost_mem_log_start(w.r.g.mem, 2000, &lost), 0);
+		CHECK_EQ(libvhost_mem_log_start(w.r.g.mem, 0, &lost), 0);
 		if (what != PUPPET_DIE_AFTER || lost)
 			CHECK_EQ(lost, 1);
-		CHECK_EQ(libvhost_dev_reconnect(w.r.dev, &patient), 0);
-		CHECK_EQ(logging(&w), 1); /* the replay has the log */
-		CHECK_EQ(libvhost_mem_log_stop(w.r.g.mem, 2000, &lost), 0);
+		CHECK_EQ(libvhost_dev_reconnect(w.r.dev, NULL), 0);
+		CHECK_EQ(devrig_logging(&w.r), 1); /* the replay has the log */
+		CHECK_EQ(libvhost_mem_log_stop(w.r.g.mem, 0, &lost), 0);
 		CHECK_EQ(lost, 0);
-		wire_close_replayed(&w, 1);
+		wirerig_close_replayed(&w, 1);
 	}
 }
 
@@ -527,39 +442,39 @@ TEST(hostile_device, r180_a_restart_during_a_stop_or_a_configuration_read)
 
 	for (int stop = 0; stop < 2; stop++)
 		for (int what = PUPPET_DIE_BEFORE; what <= PUPPET_DIE_INSIDE; what += 2) {
-			struct wire w;
+			struct wirerig w;
 
-			wire_init(&w);
-			wire_open(&w);
-			CHECK_EQ(start(&w), 0);
+			wirerig_init(&w);
+			wirerig_open(&w);
+			CHECK_EQ(libvhost_dev_start(w.r.dev, NULL), 0);
 			devrig_set_used(&w.r, 2, 9);
 			puppet_fault(&w.p,
 				     (struct puppet_fault){.op = ops[stop], .what = (enum puppet_what)what, .arg = 14});
-			CHECK_EQ(stop ? libvhost_dev_stop(w.r.dev, &patient) : get_config(&w, 5000), -ECONNRESET);
-			CHECK_EQ(libvhost_dev_reconnect(w.r.dev, &patient), 0);
+			CHECK_EQ(stop ? libvhost_dev_stop(w.r.dev, NULL) : wirerig_read_config(&w, 0), -ECONNRESET);
+			CHECK_EQ(libvhost_dev_reconnect(w.r.dev, NULL), 0);
 			CHECK_EQ(devrig_state(&w.r), LIBVHOST_DEV_RUNNING);
-			CHECK_EQ(get_config(&w, 5000), 0);
+			CHECK_EQ(wirerig_read_config(&w, 0), 0);
 			CHECK_EQ(w.p.ring[2].base, 9);
-			wire_close_replayed(&w, 1);
+			wirerig_close_replayed(&w, 1);
 		}
 }
 
 /* It sleeps through our deadline, wakes, answers the old connection; nobody listens there any more. */
 TEST(hostile_device, r186_a_peer_that_wakes_up_after_we_gave_up)
 {
-	struct wire w;
+	struct wirerig w;
 
-	wire_init(&w);
-	wire_open(&w);
-	CHECK_EQ(start(&w), 0);
+	wirerig_init(&w);
+	wirerig_open(&w);
+	CHECK_EQ(libvhost_dev_start(w.r.dev, NULL), 0);
 	puppet_fault(&w.p, (struct puppet_fault){.op = OP(GET_CONFIG), .what = PUPPET_LATE, .arg = 300});
-	CHECK_EQ(get_config(&w, 50), -ETIMEDOUT);
+	CHECK_EQ(wirerig_read_config(&w, 50), -ETIMEDOUT);
 	CHECK_EQ(devrig_error(&w.r).kind, LIBVHOST_EK_TIMEOUT);
-	CHECK_EQ(libvhost_dev_reconnect(w.r.dev, &patient), 0);
+	CHECK_EQ(libvhost_dev_reconnect(w.r.dev, NULL), 0);
 	CHECK_EQ(devrig_state(&w.r), LIBVHOST_DEV_RUNNING);
 	w.p.config[31] = 0x77;
-	CHECK_EQ(get_config(&w, 5000), 0);
+	CHECK_EQ(wirerig_read_config(&w, 0), 0);
 	CHECK_EQ(atomic_load(&w.p.sessions), 2);
 	CHECK_EQ(devrig_events(&w.r, LIBVHOST_EVENT_RECONNECTED, NULL), 1);
-	wire_close_replayed(&w, 1);
+	wirerig_close_replayed(&w, 1);
 }

@@ -369,6 +369,14 @@ struct libvhost_error devrig_error(struct devrig *r)
 	return e;
 }
 
+uint32_t devrig_logging(struct devrig *r)
+{
+	struct libvhost_dev_info i = {.size = sizeof(i)};
+
+	CHECK_EQ(libvhost_dev_info(r->dev, &i), 0);
+	return i.logging;
+}
+
 uint32_t devrig_events(struct devrig *r, uint32_t type, struct libvhost_event *last)
 {
 	struct libvhost_event e;
@@ -400,6 +408,13 @@ bool devrig_await(struct devrig *r, uint32_t type, unsigned ms, struct libvhost_
 		CHECK_EQ(libvhost_dev_dispatch(r->dev, 10), 0);
 	} while (now_ms() < end);
 	return false;
+}
+
+int devrig_grow(struct devrig *r, uint64_t gpa, uint32_t timeout_ms, uint32_t *lost)
+{
+	CHECK_EQ(libvhost_mem_begin(r->g.mem), 0);
+	CHECK_EQ(libvhost_mem_alloc(r->g.mem, gpa, 0x10000), 0);
+	return libvhost_mem_commit(r->g.mem, timeout_ms, lost);
 }
 
 /* Also while the library looks. */

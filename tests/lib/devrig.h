@@ -78,11 +78,14 @@ void devrig_queues(struct devrig *r, uint32_t count);
 void devrig_ready(struct devrig *r);
 uint32_t devrig_state(struct devrig *r);
 struct libvhost_error devrig_error(struct devrig *r);
+uint32_t devrig_logging(struct devrig *r);
 /* Takes all events; how many there were of a type, the last of them in *last (may be NULL). */
 uint32_t devrig_events(struct devrig *r, uint32_t type, struct libvhost_event *last);
 /* Dispatches until an event of the type came; false after ms. */
 bool devrig_await(struct devrig *r, uint32_t type, unsigned ms, struct libvhost_event *event);
 uint64_t now_ms(void);
+/* One more region of guest memory: what the commit said, and how many devices were lost by it (may be NULL). */
+int devrig_grow(struct devrig *r, uint64_t gpa, uint32_t timeout_ms, uint32_t *lost);
 /* Split-ring indexes in guest memory. */
 void devrig_set_avail(struct devrig *r, uint32_t queue, uint16_t idx);
 void devrig_set_used(struct devrig *r, uint32_t queue, uint16_t idx);

@@ -53,16 +53,46 @@ void wirerig_start(struct wirerig *w)
 	CHECK_EQ(libvhost_dev_start(w->r.dev, NULL), 0);
 }
 
-void wirerig_close(struct wirerig *w)
+int wirerig_read_config(struct wirerig *w, uint32_t timeout_ms)
 {
-	const bool joined = !w->r.before.fds;
+	uint8_t bytes[16];
+	int rc = libvhost_dev_get_config(w->r.dev, 16, bytes, sizeof(bytes), timeout_ms);
 
+	if (!rc)
+		CHECK_EQ(bytes[15], w->p.config[31]);
+	return rc;
+}
+
+static void hang_up(struct wirerig *w)
+{
 	libvhost_dev_cleanup(w->r.dev);
 	puppet_stop(&w->p);
-	if (joined)
-		return;
+}
+
+static void release(struct wirerig *w)
+{
+	if (!w->r.before.fds)
+		return; /* joined: another rig's */
 	guest_free(&w->r.g);
 	CHECK_LEDGER(w->r.before);
+}
+
+void wirerig_close(struct wirerig *w)
+{
+	hang_up(w);
+	release(w);
+}
+
+void wirerig_close_replayed(struct wirerig *w, uint32_t regions)
+{
+	hang_up(w);
+	CHECK_EQ(w->p.regions, regions);
+	for (uint32_t i = 0; i < DEVRIG_QUEUES; i++) {
+		CHECK_EQ(w->p.ring[i].num, DEVRIG_NUM);
+		CHECK(w->p.ring[i].addr.desc != w->p.ring[i].addr.avail);
+		CHECK(w->p.ring[i].enabled);
+	}
+	release(w);
 }
 
 int wirerig_answer(int channel, int ms, int *out_fd)

@@ -39,7 +39,11 @@ void wirerig_join(struct wirerig *w, struct wirerig *first);
 void wirerig_listen(struct wirerig *w); /* part of open */
 void wirerig_open(struct wirerig *w);	/* with all queues */
 void wirerig_start(struct wirerig *w);	/* open and running */
+/* A piece of the configuration space, which is the peer's when the call succeeds: what the call said. */
+int wirerig_read_config(struct wirerig *w, uint32_t timeout_ms);
 void wirerig_close(struct wirerig *w);
+/* What the last session was told is the whole device: this many regions, all queues. */
+void wirerig_close_replayed(struct wirerig *w, uint32_t regions);
 
 /* The peer asks with NEED_REPLY while the device dispatches. The acknowledgement as 0 or negative errno; 1 = the
  * channel is closed. *out_fd (may be NULL) = the descriptor that came with it, or -1. */

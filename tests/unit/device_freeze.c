@@ -98,9 +98,7 @@ TEST(device_freeze, the_frozen_device_is_only_good_for_cleanup)
 	CHECK_EQ(libvhost_dev_force_stop(u.w.r.dev), -EALREADY);
 	CHECK_EQ(libvhost_dev_get_queue(u.w.r.dev, 0, &q), 0);
 	CHECK_EQ(q.kick_fd, -1);
-	CHECK_EQ(libvhost_mem_begin(u.w.r.g.mem), 0);
-	CHECK_EQ(libvhost_mem_alloc(u.w.r.g.mem, 1ull << 32, 0x10000), 0);
-	CHECK_EQ(libvhost_mem_commit(u.w.r.g.mem, 0, NULL), 0);
+	CHECK_EQ(devrig_grow(&u.w.r, 1ull << 32, 0, NULL), 0);
 	CHECK_EQ(atomic_load(&u.w.p.sessions), 1);
 	/* the peer still has its connection: only closing what freeze handed out ends it */
 	for (uint32_t i = 0; i < u.nfds; i++)

@@ -92,14 +92,6 @@ TEST(device_freeze, the_inflight_region_comes_along)
 	up_close(&u);
 }
 
-static uint32_t logging(struct upgrade *u)
-{
-	struct libvhost_dev_info i = {.size = sizeof(i)};
-
-	CHECK_EQ(libvhost_dev_info(u->w.r.dev, &i), 0);
-	return i.logging;
-}
-
 static uint64_t dirty(struct upgrade *u, uint64_t *bitmap)
 {
 	uint64_t pages = 0;
@@ -120,14 +112,14 @@ TEST(device_freeze, the_dirty_log_comes_along)
 	u.w.p.features |= 1ull << 26;
 	up_open(&u, 3, true);
 	CHECK_EQ(libvhost_mem_log_start(u.w.r.g.mem, 0, NULL), 0);
-	CHECK_EQ(logging(&u), 1);
+	CHECK_EQ(devrig_logging(&u.w.r), 1);
 	CHECK_EQ(libvhost_mem_log_mark(u.w.r.g.mem, 0x5000, 1), 0);
 	old = u.w.r.g;
 	CHECK_EQ(up_freeze(&u, 0), 0);
 	CHECK_EQ(libvhost_mem_log_mark(old.mem, 0x9000, 1), 0); /* as a peer that goes on working would */
 	up_next_guest(&u);
 	CHECK_EQ(up_thaw(&u), 0);
-	CHECK_EQ(logging(&u), 1);
+	CHECK_EQ(devrig_logging(&u.w.r), 1);
 	CHECK_EQ(dirty(&u, bitmap), 2);
 	CHECK_EQ(bitmap[0], 1ull << 5 | 1ull << 9);
 	CHECK_EQ(libvhost_mem_log_start(u.w.r.g.mem, 0, NULL), -EALREADY);
@@ -140,7 +132,7 @@ TEST(device_freeze, the_dirty_log_comes_along)
 	CHECK_EQ(libvhost_mem_log_mark(u.w.r.g.mem, 0x7000, 1), 0);
 	CHECK_EQ(dirty(&u, bitmap), 1);
 	CHECK_EQ(libvhost_mem_log_stop(u.w.r.g.mem, 0, NULL), 0);
-	CHECK_EQ(logging(&u), 0);
+	CHECK_EQ(devrig_logging(&u.w.r), 0);
 	up_hop(&u);
 	CHECK_EQ(libvhost_dev_stop(u.w.r.dev, NULL), 0);
 	up_close(&u);

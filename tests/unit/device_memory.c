@@ -5,13 +5,6 @@
 #define OP(name) LIBVHOST_OP_##name
 #define HIGH	 (1ull << 32)
 
-static int grow(struct devrig *r, uint64_t gpa, uint32_t timeout_ms, uint32_t *lost)
-{
-	CHECK_EQ(libvhost_mem_begin(r->g.mem), 0);
-	CHECK_EQ(libvhost_mem_alloc(r->g.mem, gpa, 0x10000), 0);
-	return libvhost_mem_commit(r->g.mem, timeout_ms, lost);
-}
-
 TEST(device_memory, running_devices_follow_and_stopped_ones_catch_up)
 {
 	struct devrig r;
@@ -19,18 +12,18 @@ TEST(device_memory, running_devices_follow_and_stopped_ones_catch_up)
 
 	devrig_ready(&r);
 	fake_arm(&r.f);
-	CHECK_EQ(grow(&r, HIGH, 0, &lost), 0);
+	CHECK_EQ(devrig_grow(&r, HIGH, 0, &lost), 0);
 	CHECK_EQ(lost, 0);
 	CHECK_EQ(r.f.nseen, 0);
 	CHECK_EQ(libvhost_dev_start(r.dev, NULL), 0);
 	CHECK_EQ(fake_count(&r.f, OP(ADD_MEM_REG)), 2);
 	fake_arm(&r.f);
-	CHECK_EQ(grow(&r, HIGH * 2, 0, &lost), 0);
+	CHECK_EQ(devrig_grow(&r, HIGH * 2, 0, &lost), 0);
 	CHECK_EQ(lost, 0);
 	CHECK_EQ(r.f.nseen, 1);
 	CHECK_EQ(r.f.seen[0], OP(ADD_MEM_REG));
 	CHECK_EQ(libvhost_dev_stop(r.dev, NULL), 0);
-	CHECK_EQ(grow(&r, HIGH * 3, 0, &lost), 0);
+	CHECK_EQ(devrig_grow(&r, HIGH * 3, 0, &lost), 0);
 	fake_arm(&r.f);
 	CHECK_EQ(libvhost_dev_start(r.dev, NULL), 0);
 	CHECK_EQ(fake_count(&r.f, OP(ADD_MEM_REG)), 1); /* only what the peer does not have yet */
@@ -49,12 +42,12 @@ TEST(device_memory, a_mute_peer_is_lost_and_does_not_veto)
 	devrig_queues(&r, 4);
 	CHECK_EQ(libvhost_dev_start(r.dev, NULL), 0);
 	r.f.stall_op = OP(ADD_MEM_REG);
-	CHECK_EQ(grow(&r, HIGH, 50, &lost), 0);
+	CHECK_EQ(devrig_grow(&r, HIGH, 50, &lost), 0);
 	r.f.stall_op = 0;
 	CHECK_EQ(lost, 1);
 	CHECK_EQ(devrig_state(&r), LIBVHOST_DEV_LOST);
 	CHECK_EQ(devrig_events(&r, LIBVHOST_EVENT_LOST, &e), 1);
-	CHECK_EQ(grow(&r, HIGH * 2, 0, &lost), 0); /* nobody asks a lost device */
+	CHECK_EQ(devrig_grow(&r, HIGH * 2, 0, &lost), 0); /* nobody asks a lost device */
 	CHECK_EQ(lost, 0);
 	/* what the peer holds is not known: stop ends in a new connection */
 	CHECK_EQ(libvhost_dev_stop(r.dev, NULL), 0);
@@ -74,7 +67,7 @@ TEST(device_memory, refusals_and_deaths_during_a_commit)
 		CHECK_EQ(libvhost_dev_start(r.dev, NULL), 0);
 		fake_arm(&r.f);
 		*(die ? &r.f.die_at : &r.f.refuse_at) = 0;
-		CHECK_EQ(grow(&r, HIGH, 0, &lost), 0);
+		CHECK_EQ(devrig_grow(&r, HIGH, 0, &lost), 0);
 		CHECK_EQ(lost, 1);
 		CHECK_EQ(devrig_state(&r), die ? LIBVHOST_DEV_DISCONNECTED : LIBVHOST_DEV_LOST);
 		devrig_close(&r);
@@ -109,10 +102,10 @@ TEST(device_memory, too_many_regions_are_refused_before_anything_changes)
 	devrig_queues(&r, 4);
 	CHECK_EQ(libvhost_has_free_slot(r.g.mem), 1);
 	CHECK_EQ(libvhost_dev_start(r.dev, NULL), 0);
-	CHECK_EQ(grow(&r, HIGH, 0, NULL), 0);
+	CHECK_EQ(devrig_grow(&r, HIGH, 0, NULL), 0);
 	CHECK_EQ(libvhost_has_free_slot(r.g.mem), 0);
 	fake_arm(&r.f);
-	CHECK_EQ(grow(&r, HIGH * 2, 0, NULL), -ENOSPC);
+	CHECK_EQ(devrig_grow(&r, HIGH * 2, 0, NULL), -ENOSPC);
 	CHECK_EQ(libvhost_mem_abort(r.g.mem), 0);
 	CHECK_EQ(r.f.nseen, 0);
 	CHECK_EQ(devrig_state(&r), LIBVHOST_DEV_RUNNING);
@@ -171,7 +164,7 @@ TEST(device_memory, a_commit_finds_a_device_busy)
 	CHECK_EQ(devrig_open(&r), 0);
 	devrig_queues(&r, 4);
 	CHECK_EQ(libvhost_dev_start(r.dev, &async), -EINPROGRESS);
-	CHECK_EQ(grow(&r, HIGH, 0, NULL), -EBUSY);
+	CHECK_EQ(devrig_grow(&r, HIGH, 0, NULL), -EBUSY);
 	CHECK(devrig_await(&r, LIBVHOST_EVENT_DONE, 1000, NULL));
 	fake_arm(&r.f);
 	CHECK_EQ(libvhost_mem_commit(r.g.mem, 0, NULL), 0);
@@ -182,14 +175,6 @@ TEST(device_memory, a_commit_finds_a_device_busy)
 /* ---- the dirty log ---- */
 
 #define F_LOG (1ull << 26)
-
-static uint32_t logging(struct devrig *r)
-{
-	struct libvhost_dev_info i = {.size = sizeof(i)};
-
-	CHECK_EQ(libvhost_dev_info(r->dev, &i), 0);
-	return i.logging;
-}
 
 static void log_ready(struct devrig *r)
 {
@@ -213,25 +198,25 @@ TEST(device_memory, a_log_reaches_running_devices_at_once_and_others_at_their_st
 	fake_arm(&r.f);
 	CHECK_EQ(libvhost_mem_log_start(r.g.mem, 0, &lost), 0);
 	CHECK_EQ(lost, 0);
-	CHECK_EQ(logging(&r), 1);
+	CHECK_EQ(devrig_logging(&r), 1);
 	CHECK_EQ(fake_first(&r.f, OP(SET_LOG_BASE)), 0);
 	CHECK_EQ(fake_first(&r.f, OP(SET_FEATURES)), 1);
 	CHECK_EQ(fake_count(&r.f, OP(SET_VRING_ADDR)), DEVRIG_QUEUES);
 	fake_arm(&r.f);
-	CHECK_EQ(grow(&r, HIGH, 0, &lost), 0); /* the log first, for it must hold the new pages */
+	CHECK_EQ(devrig_grow(&r, HIGH, 0, &lost), 0); /* the log first, for it must hold the new pages */
 	CHECK_EQ(fake_first(&r.f, OP(SET_LOG_BASE)), 0);
 	CHECK_EQ(fake_first(&r.f, OP(ADD_MEM_REG)), 1);
 	CHECK_EQ(libvhost_dev_stop(r.dev, NULL), 0);
-	CHECK_EQ(logging(&r), 0);
+	CHECK_EQ(devrig_logging(&r), 0);
 	fake_arm(&r.f);
 	CHECK_EQ(libvhost_mem_log_stop(r.g.mem, 0, &lost), 0);
 	CHECK_EQ(libvhost_mem_log_start(r.g.mem, 0, &lost), 0);
 	CHECK_EQ(r.f.nseen, 0);
 	CHECK_EQ(libvhost_dev_start(r.dev, NULL), 0);
 	CHECK_EQ(fake_count(&r.f, OP(SET_LOG_BASE)), 1);
-	CHECK_EQ(logging(&r), 1);
+	CHECK_EQ(devrig_logging(&r), 1);
 	CHECK_EQ(libvhost_mem_log_stop(r.g.mem, 0, &lost), 0);
-	CHECK_EQ(logging(&r), 0);
+	CHECK_EQ(devrig_logging(&r), 0);
 	devrig_close(&r);
 }
 
@@ -265,7 +250,7 @@ TEST(device_memory, a_lost_device_blocks_the_migration)
 	CHECK_EQ(libvhost_dev_start(r.dev, NULL), 0);
 	fake_arm(&r.f);
 	r.f.refuse_at = 0;
-	CHECK_EQ(grow(&r, HIGH, 0, NULL), 0);
+	CHECK_EQ(devrig_grow(&r, HIGH, 0, NULL), 0);
 	CHECK_EQ(devrig_state(&r), LIBVHOST_DEV_LOST);
 	CHECK_EQ(libvhost_dev_migration_blocker(r.dev, why, sizeof(why)), 1);
 	CHECK_HAS(why, "lost");
@@ -274,7 +259,7 @@ TEST(device_memory, a_lost_device_blocks_the_migration)
 	r.f.refuse_at = FAKE_NEVER;
 	CHECK_EQ(libvhost_dev_reconnect(r.dev, NULL), 0);
 	CHECK_EQ(libvhost_mem_log_start(r.g.mem, 0, NULL), 0);
-	CHECK_EQ(logging(&r), 1);
+	CHECK_EQ(devrig_logging(&r), 1);
 	devrig_close(&r);
 }
 
@@ -318,7 +303,7 @@ TEST(device_memory, a_region_outside_the_iova_range_is_a_refused_commit)
 	CHECK_EQ(libvhost_dev_migration_blocker(r.dev, NULL, 0), 1);
 	CHECK_EQ(libvhost_dev_start(r.dev, NULL), 0);
 	fake_arm(&r.f);
-	CHECK_EQ(grow(&r, HIGH, 0, NULL), -ERANGE);
+	CHECK_EQ(devrig_grow(&r, HIGH, 0, NULL), -ERANGE);
 	CHECK_HAS(last_error(&r.g).text, "outside the addresses");
 	CHECK_HAS(devrig_error(&r).text, "0xffffffff");
 	CHECK_EQ(libvhost_mem_abort(r.g.mem), 0);

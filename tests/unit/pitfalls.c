@@ -121,13 +121,6 @@ static void close_script(struct script *s)
 	pthread_mutex_destroy(&s->lock);
 }
 
-static int add_region(struct script *s, uint64_t gpa, uint32_t *lost)
-{
-	CHECK_EQ(libvhost_mem_begin(s->w.r.g.mem), 0);
-	CHECK_EQ(libvhost_mem_alloc(s->w.r.g.mem, gpa, 0x10000), 0);
-	return libvhost_mem_commit(s->w.r.g.mem, 0, lost);
-}
-
 static void remove_region(struct script *s, uint64_t gpa, uint64_t size, uint32_t *lost)
 {
 	CHECK_EQ(libvhost_mem_begin(s->w.r.g.mem), 0);
@@ -287,14 +280,14 @@ TEST(pitfalls, p09_eight_regions_without_slots_and_removals_without_descriptor)
 	open_script(&s);
 	CHECK_EQ(libvhost_dev_start(s.w.r.dev, NULL), 0);
 	for (int i = 1; i < 8; i++, gpa += 0x1000000)
-		CHECK_EQ(add_region(&s, gpa, &lost), 0);
+		CHECK_EQ(devrig_grow(&s.w.r, gpa, 0, &lost), 0);
 	CHECK_EQ(s.w.p.regions, 8);
-	CHECK_EQ(add_region(&s, gpa, &lost), -ENOSPC);
+	CHECK_EQ(devrig_grow(&s.w.r, gpa, 0, &lost), -ENOSPC);
 	CHECK_EQ(libvhost_mem_abort(s.w.r.g.mem), 0);
 	CHECK_EQ(lost, 0);
 	close_script(&s);
 	running(&s);
-	CHECK_EQ(add_region(&s, gpa, &lost), 0);
+	CHECK_EQ(devrig_grow(&s.w.r, gpa, 0, &lost), 0);
 	remove_region(&s, gpa, 0x10000, &lost);
 	CHECK_EQ(times(&s, "REM_MEM_REG"), 1);
 	CHECK_EQ(s.rem_fds, 0);
