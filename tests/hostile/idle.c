@@ -3,7 +3,6 @@
 #include "workerhelp.h"
 
 #include <stdlib.h>
-#include <time.h>
 
 #define QUEUES	 64u
 #define NUM	 64u
@@ -89,14 +88,6 @@ static void load(struct rig *r, unsigned depth, unsigned count)
 	}
 }
 
-static double now(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (double)ts.tv_sec * 1e6 + (double)ts.tv_nsec / 1e3;
-}
-
 /* Turns of all queues but the first. */
 static uint64_t idle_turns(const struct many *m)
 {
@@ -121,11 +112,11 @@ static void idle_beside(uint32_t poll_us, unsigned depth)
 	load(&m->q[0].r, depth, 4 * count); /* they are found out */
 	before = idle_turns(m);
 	for (int round = 0; round < 10; round++) {
-		const double begin = now();
+		const uint64_t begin = now_us();
 		double took;
 
 		load(round % 2 ? &m->q[0].r : &alone->q[0].r, depth, count);
-		took = (now() - begin) / count;
+		took = (double)(now_us() - begin) / count;
 		best[round % 2] = took < best[round % 2] ? took : best[round % 2];
 	}
 	printf("# depth %u, %u us of polling: %.2f us a request alone, %.2f us beside 63 idle queues\n", depth, poll_us,

@@ -96,4 +96,8 @@ struct lv_ledger lv_ledger_take(void);
 #define CHECK_LEDGER(before) lv_ledger_check(__FILE__, __LINE__, &(before))
 void lv_ledger_check(const char *file, int line, const struct lv_ledger *before);
 
+/* Of the monotonic clock. */
+uint64_t now_us(void);
+uint64_t now_ms(void);
+
 #endif

@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
 #include "devrig.h"
 
-#include <pthread.h>
-#include <time.h>
 #include "core/wire.h"
 
 #define PF(bit) (1ull << LIBVHOST_PROTOCOL_F_##bit)
@@ -271,27 +269,9 @@ struct libvhost_transport *fake_transport(struct fake *f, struct libvhost_ctx *c
 
 /* ---- the rig ---- */
 
-uint64_t now_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
-}
-
-static void *nothing(void *arg)
-{
-	return arg;
-}
-
 void devrig_init(struct devrig *r)
 {
-	pthread_t thread;
-
 	memset(r, 0, sizeof(*r));
-	/* ThreadSanitizer starts a thread of its own with the first one: before the count is taken */
-	CHECK_EQ(pthread_create(&thread, NULL, nothing, NULL), 0);
-	CHECK_EQ(pthread_join(thread, NULL), 0);
 	r->before = lv_ledger_take();
 	fake_init(&r->f);
 	r->g = guest_new(0);

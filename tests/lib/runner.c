@@ -67,6 +67,19 @@ void lv_ledger_check(const char *file, int line, const struct lv_ledger *before)
 		lv_test_fail(file, line, "%u threads, %u before", now.threads, before->threads);
 }
 
+uint64_t now_us(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / 1000;
+}
+
+uint64_t now_ms(void)
+{
+	return now_us() / 1000;
+}
+
 #ifdef LV_CRITERION
 
 void lv_test_fail(const char *file, int line, const char *fmt, ...)

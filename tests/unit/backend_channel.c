@@ -20,14 +20,6 @@ static int open_channel(struct fake *p)
 	return pair[0];
 }
 
-static uint64_t now_us(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / 1000;
-}
-
 TEST(backend_channel, r135_changes_that_nobody_reads_never_block)
 {
 	const uint8_t first[8] = {0};

@@ -6,17 +6,8 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <sys/un.h>
-#include <time.h>
 
 #define TIMEOUT_MS 500u
-
-static uint64_t now_ms(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
-}
 
 static struct fake up(const struct libvhost_backend_ops *ops, void *arg)
 {

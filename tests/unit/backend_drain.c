@@ -161,14 +161,6 @@ TEST(backend_drain, a_stop_of_a_disabled_ring_that_fails)
 	fake_free(&p);
 }
 
-static uint64_t now_ms(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
-}
-
 TEST(backend_drain, a_stop_has_one_deadline)
 {
 	struct keeper k = {.stuck = true};

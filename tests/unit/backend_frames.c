@@ -191,14 +191,6 @@ TEST(backend_frames, r023_descriptors_stay_with_their_message)
 	fake_free(&p);
 }
 
-static uint64_t now_ms(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
-}
-
 TEST(backend_frames, r024_front_end_that_never_reads_is_dropped)
 {
 	struct libvhost_backend_opts o = quick();

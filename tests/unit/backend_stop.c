@@ -3,16 +3,7 @@
 #include "frontend.h"
 
 #include <pthread.h>
-#include <time.h>
 #include "core/wire.h"
-
-static uint64_t now_ms(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
-}
 
 static void stop(struct fake *p)
 {

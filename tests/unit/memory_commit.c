@@ -4,7 +4,6 @@
 
 #include <pthread.h>
 #include <sys/eventfd.h>
-#include <time.h>
 
 /* A device that follows: how it behaves, and what happened to it. */
 struct fake {
@@ -96,14 +95,6 @@ static int commit_one(struct guest *g, uint32_t timeout, uint32_t *lost)
 	return libvhost_mem_commit(g->mem, timeout, lost);
 }
 
-static uint64_t ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
-}
-
 TEST(memory, commit_tells_each_kind_of_device)
 {
 	struct guest g = guest_new(0);
@@ -118,9 +109,9 @@ TEST(memory, commit_tells_each_kind_of_device)
 
 	for (int i = 0; i < 6; i++)
 		attach(&g, all[i]);
-	start = ms();
+	start = now_ms();
 	CHECK_EQ(commit_one(&g, 150, &lost), 0);
-	CHECK(ms() - start >= 140 && ms() - start < 1500);
+	CHECK(now_ms() - start >= 140 && now_ms() - start < 1500);
 	CHECK_EQ(lost, 3);
 	CHECK_EQ(quick.result, 1);
 	CHECK_EQ(slow.result, 1);

@@ -28,11 +28,6 @@ struct many {
 	struct rlimit limit;
 };
 
-static void *nothing(void *arg)
-{
-	return arg;
-}
-
 static unsigned open_inotifies(void)
 {
 	char path[64], what[64];
@@ -77,15 +72,12 @@ static uint32_t state_of(const struct one *o)
 static void many_wait(struct many *m)
 {
 	struct rlimit more;
-	pthread_t thread;
 
 	memset(m, 0, sizeof(*m));
 	CHECK_EQ(getrlimit(RLIMIT_NOFILE, &m->limit), 0);
 	more = m->limit;
 	more.rlim_cur = more.rlim_max < 8192 ? more.rlim_max : 8192;
 	CHECK_EQ(setrlimit(RLIMIT_NOFILE, &more), 0);
-	CHECK_EQ(pthread_create(&thread, NULL, nothing, NULL), 0);
-	CHECK_EQ(pthread_join(thread, NULL), 0);
 	m->before = lv_ledger_take();
 	m->g = guest_new(0);
 	m->all = calloc(MANY, sizeof(*m->all));
