@@ -102,6 +102,56 @@ void fake_connect(struct fake *p)
 	p->sock = pair[0];
 }
 
+struct libvhost_transport *fake_inproc(struct fake *p)
+{
+	struct libvhost_transport *t;
+
+	leave(p);
+	p->sock = -1;
+	settle(p);
+	CHECK_EQ(libvhost_backend_inproc(p->b, &t), 0);
+	return t;
+}
+
+struct inside {
+	struct libvhost_backend *b;
+	bool (*busy)(struct libvhost_backend *b);
+	bool was_busy;
+};
+
+static int get_config(void *arg, uint32_t offset, void *buf, uint32_t len)
+{
+	struct inside *i = arg;
+
+	(void)offset;
+	memset(buf, 0, len);
+	i->was_busy = i->busy(i->b);
+	return 0;
+}
+
+void fake_check_inside(const struct libvhost_backend_opts *change, bool (*busy)(struct libvhost_backend *b))
+{
+	const struct libvhost_backend_ops ops = {.size = sizeof(ops),
+						 .serve = change->flags & LIBVHOST_BACKEND_PULL ? NULL : fake_serve,
+						 .get_config = get_config};
+	const uint32_t config[4] = {0, 4, 0, 0};
+	struct libvhost_backend_opts opts = *change;
+	struct inside i = {.busy = busy};
+	struct wire_hdr hdr;
+	uint8_t answer[64];
+	struct fake p;
+
+	opts.ops = &ops;
+	opts.arg = &i;
+	p = fake_new(&opts);
+	i.b = p.b;
+	handshake(&p);
+	send_msg(&p, LIBVHOST_OP_GET_CONFIG, 0, config, sizeof(config), NULL, 0);
+	CHECK_EQ(recv_msg(&p, &hdr, answer, sizeof(answer)), 16);
+	CHECK(i.was_busy);
+	fake_free(&p);
+}
+
 void fake_free(struct fake *p)
 {
 	leave(p);

@@ -47,6 +47,11 @@ struct fake fake_new(const struct libvhost_backend_opts *change);
 struct fake fake_new_ctx(const struct libvhost_backend_opts *change, const struct libvhost_ctx_opts *ctx);
 /* A new connection of the same front-end; the old one is closed. */
 void fake_connect(struct fake *p);
+/* The same without a socket: p->sock is closed. */
+struct libvhost_transport *fake_inproc(struct fake *p);
+/* A back-end with these options for whose callback busy() is true. A failed CHECK in there would leave through the
+ * library. */
+void fake_check_inside(const struct libvhost_backend_opts *change, bool (*busy)(struct libvhost_backend *b));
 void fake_free(struct fake *p);
 
 /* Lets the back-end work until nothing is left to do. */

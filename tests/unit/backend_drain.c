@@ -2,49 +2,9 @@
 /* Stops and pauses while handlers keep requests, or do not return. */
 #include "frontend.h"
 
-#include "vring/vring.h"
+#include "keeper.h"
 
 #define TIMEOUT_MS 1000u
-
-/* Keeps what it takes until release; does not return from a call to drain while stuck. */
-struct keeper {
-	atomic_bool release, stuck;
-	_Atomic uint32_t taken;
-	uint32_t heads[8], n;
-};
-
-static int keep(void *arg, uint32_t queue, struct libvhost_vq *vq)
-{
-	struct keeper *k = arg;
-	struct libvhost_iov iov[16];
-	struct libvhost_chain c = {.size = sizeof(c), .iov = iov, .iov_cap = 16};
-	struct libvhost_vq_info info = {.size = sizeof(info)};
-	int rc;
-
-	(void)queue;
-	while (vq->draining && k->stuck)
-		sched_yield();
-	libvhost_vq_info(vq, &info);
-	if (!info.requests)
-		k->n = 0;
-	while ((rc = libvhost_vq_pop(vq, &c)) > 0) {
-		k->heads[k->n++] = c.head;
-		k->taken++;
-	}
-	while (k->release && k->n)
-		if (libvhost_vq_push(vq, k->heads[--k->n], 0) < 0)
-			return -EIO;
-	return rc < 0 ? rc : k->n > 0;
-}
-
-static const struct libvhost_backend_ops keeping = {.size = sizeof(keeping), .serve = keep};
-
-static void wait_taken(struct keeper *k, uint32_t n)
-{
-	for (int i = 0; i < 2000 && k->taken < n; i++)
-		usleep(1000);
-	CHECK_EQ(k->taken, n);
-}
 
 #define SAY(t, name, ...)                                                                                              \
 	libvhost_transport_exec((t), &(struct libvhost_req){.op = LIBVHOST_OP_##name, __VA_ARGS__}, 1,                 \
@@ -75,10 +35,7 @@ static struct libvhost_transport *in_process(struct fake *p, const struct libvho
 	struct libvhost_transport *t;
 
 	*p = fake_new(o);
-	close(p->sock);
-	p->sock = -1;
-	settle(p);
-	CHECK_EQ(libvhost_backend_inproc(p->b, &t), 0);
+	t = fake_inproc(p);
 	CHECK_EQ(SAY(t, SET_FEATURES, .arg.u64 = F_VERSION | features), 0);
 	CHECK_EQ(say_table(t, p), 0);
 	say_ring(t, p, 0);
@@ -89,13 +46,13 @@ static struct libvhost_transport *in_process(struct fake *p, const struct libvho
 TEST(backend_drain, a_stop_that_fails_leaves_a_ring_that_serves)
 {
 	struct keeper k = {.stuck = true};
-	const struct libvhost_backend_opts opts = {.ops = &keeping, .arg = &k, .timeout_ms = 50};
+	const struct libvhost_backend_opts opts = {.ops = &keeper_ops, .arg = &k, .timeout_ms = 50};
 	struct libvhost_error e = {.size = sizeof(e)};
 	struct fake p;
 	struct libvhost_transport *t = in_process(&p, &opts, 0);
 
 	ring_offer(&p);
-	wait_taken(&k, 1);
+	keeper_await(&k, 1);
 	for (int i = 0; i < 2; i++) {
 		CHECK_EQ(SAY(t, GET_VRING_BASE), -ETIMEDOUT);
 		CHECK_EQ(libvhost_backend_error(p.b, &e), 0);
@@ -117,13 +74,13 @@ TEST(backend_drain, a_stop_that_fails_leaves_a_ring_that_serves)
 TEST(backend_drain, a_stop_that_succeeds_in_the_end)
 {
 	struct keeper k = {.stuck = true};
-	const struct libvhost_backend_opts opts = {.ops = &keeping, .arg = &k, .timeout_ms = 50};
+	const struct libvhost_backend_opts opts = {.ops = &keeper_ops, .arg = &k, .timeout_ms = 50};
 	struct libvhost_req stop = {.op = LIBVHOST_OP_GET_VRING_BASE};
 	struct fake p;
 	struct libvhost_transport *t = in_process(&p, &opts, 0);
 
 	ring_offer(&p);
-	wait_taken(&k, 1);
+	keeper_await(&k, 1);
 	CHECK_EQ(SAY(t, GET_VRING_BASE), -ETIMEDOUT);
 	k.stuck = false;
 	k.release = true;
@@ -142,13 +99,13 @@ TEST(backend_drain, a_stop_that_succeeds_in_the_end)
 TEST(backend_drain, a_stop_of_a_disabled_ring_that_fails)
 {
 	struct keeper k = {.stuck = true};
-	const struct libvhost_backend_opts opts = {.ops = &keeping, .arg = &k, .timeout_ms = 50};
+	const struct libvhost_backend_opts opts = {.ops = &keeper_ops, .arg = &k, .timeout_ms = 50};
 	struct fake p;
 	struct libvhost_transport *t = in_process(&p, &opts, F30);
 
 	CHECK_EQ(SAY(t, SET_VRING_ENABLE, .arg.num = 1), 0);
 	ring_offer(&p);
-	wait_taken(&k, 1);
+	keeper_await(&k, 1);
 	CHECK_EQ(SAY(t, SET_VRING_ENABLE, .arg.num = 0), 0);
 	ring_offer(&p);
 	CHECK_EQ(SAY(t, GET_VRING_BASE), -ETIMEDOUT);
@@ -164,13 +121,13 @@ TEST(backend_drain, a_stop_of_a_disabled_ring_that_fails)
 TEST(backend_drain, a_stop_has_one_deadline)
 {
 	struct keeper k = {.stuck = true};
-	const struct libvhost_backend_opts opts = {.ops = &keeping, .arg = &k, .timeout_ms = TIMEOUT_MS};
+	const struct libvhost_backend_opts opts = {.ops = &keeper_ops, .arg = &k, .timeout_ms = TIMEOUT_MS};
 	struct fake p;
 	struct libvhost_transport *t = in_process(&p, &opts, 0);
 	uint64_t began;
 
 	ring_offer(&p);
-	wait_taken(&k, 1);
+	keeper_await(&k, 1);
 	began = now_ms();
 	CHECK_EQ(SAY(t, GET_VRING_BASE), -ETIMEDOUT);
 	began = now_ms() - began;
@@ -195,13 +152,13 @@ static struct fake on_a_socket(const struct libvhost_backend_opts *opts)
 TEST(backend_drain, a_stop_that_fails_ends_the_connection_in_time)
 {
 	struct keeper k = {.stuck = true};
-	const struct libvhost_backend_opts opts = {.ops = &keeping, .arg = &k, .timeout_ms = TIMEOUT_MS};
+	const struct libvhost_backend_opts opts = {.ops = &keeper_ops, .arg = &k, .timeout_ms = TIMEOUT_MS};
 	struct fake p = on_a_socket(&opts);
 	const uint32_t state[2] = {0};
 	uint64_t began;
 
 	ring_offer(&p);
-	wait_taken(&k, 1);
+	keeper_await(&k, 1);
 	began = now_ms();
 	send_msg(&p, LIBVHOST_OP_GET_VRING_BASE, 0, state, sizeof(state), NULL, 0);
 	CHECK(closed(&p));
@@ -216,11 +173,11 @@ TEST(backend_drain, a_stop_that_fails_ends_the_connection_in_time)
 TEST(backend_drain, a_disabled_ring_drains)
 {
 	struct keeper k = {0};
-	const struct libvhost_backend_opts opts = {.ops = &keeping, .arg = &k};
+	const struct libvhost_backend_opts opts = {.ops = &keeper_ops, .arg = &k};
 	struct fake p = on_a_socket(&opts);
 
 	ring_offer(&p);
-	wait_taken(&k, 1);
+	keeper_await(&k, 1);
 	CHECK_EQ(ask_state(&p, LIBVHOST_OP_SET_VRING_ENABLE, 0, 0), 0);
 	ring_offer(&p);
 	k.release = true;

@@ -2,6 +2,7 @@
 /* The inflight messages, and requests that outlive the ring they were taken from. */
 #include "frontend.h"
 
+#include "keeper.h"
 #include "vring/inflight.h"
 
 #define BIT20 PF(GET_VRING_BASE_INFLIGHT)
@@ -224,51 +225,11 @@ TEST(backend_inflight, bit_20_needs_bit_12)
 	fake_free(&p);
 }
 
-/* Takes everything and completes it when told to. */
-struct keeper {
-	_Atomic bool release;
-	_Atomic uint32_t taken, again;
-	uint32_t heads[8], n;
-};
-
-static int keep(void *arg, uint32_t queue, struct libvhost_vq *vq)
-{
-	struct keeper *k = arg;
-	struct libvhost_iov iov[16];
-	struct libvhost_chain c = {.size = sizeof(c), .iov = iov, .iov_cap = 16};
-	struct libvhost_vq_info info = {.size = sizeof(info)};
-	int rc;
-
-	(void)queue;
-	libvhost_vq_info(vq, &info);
-	if (!info.requests) { /* a new start: what was kept belongs to the old one and will come again */
-		k->again += k->n;
-		k->n = 0;
-	}
-	while ((rc = libvhost_vq_pop(vq, &c)) > 0) {
-		k->heads[k->n++] = c.head;
-		k->taken++;
-	}
-	while (k->release && k->n)
-		if (libvhost_vq_push(vq, k->heads[--k->n], 0) < 0)
-			return -EIO;
-	return rc < 0 ? rc : k->n > 0;
-}
-
-static const struct libvhost_backend_ops keeping = {.size = sizeof(keeping), .serve = keep};
-
-static void wait_taken(struct keeper *k, uint32_t n)
-{
-	for (int i = 0; i < 2000 && k->taken < n; i++)
-		usleep(1000);
-	CHECK_EQ(k->taken, n);
-}
-
 /* With bit 20 a stop leaves requests to the next start. */
 TEST(backend_inflight, a_stop_hands_requests_over)
 {
 	struct keeper k = {0};
-	const struct libvhost_backend_opts opts = {.ops = &keeping, .arg = &k};
+	const struct libvhost_backend_opts opts = {.ops = &keeper_ops, .arg = &k};
 	struct fake p = up(&opts, 0);
 	struct wire_inflight w;
 	int fd = get(&p, 1, 8, &w);
@@ -277,7 +238,7 @@ TEST(backend_inflight, a_stop_hands_requests_over)
 	CHECK_EQ(ring_up(&p, 0), 0);
 	for (int i = 0; i < 3; i++)
 		ring_offer(&p);
-	wait_taken(&k, 3);
+	keeper_await(&k, 3);
 	CHECK_EQ(get_base(&p, 0), 3);
 	CHECK(ring_used(&p, 0));
 	k.release = true;
@@ -295,7 +256,7 @@ TEST(backend_inflight, a_stop_hands_requests_over)
 TEST(backend_inflight, a_stop_drains)
 {
 	struct keeper k = {0};
-	const struct libvhost_backend_opts opts = {.ops = &keeping, .arg = &k, .timeout_ms = 300};
+	const struct libvhost_backend_opts opts = {.ops = &keeper_ops, .arg = &k, .timeout_ms = 300};
 	struct fake p = up(&opts, BIT20);
 	struct wire_inflight w;
 	int fd = get(&p, 1, 8, &w);
@@ -303,11 +264,11 @@ TEST(backend_inflight, a_stop_drains)
 	CHECK_EQ(set(&p, &w, fd), 0);
 	CHECK_EQ(ring_up(&p, 0), 0);
 	ring_offer(&p);
-	wait_taken(&k, 1);
+	keeper_await(&k, 1);
 	CHECK_EQ(get_base(&p, 0), 1); /* the handler does not let go: the region still has it */
 	CHECK(ring_used(&p, 0));
 	CHECK_EQ(ring_up(&p, 0), 0);
-	wait_taken(&k, 2);
+	keeper_await(&k, 2);
 	k.release = true;
 	CHECK_EQ(get_base(&p, 0), 1);
 	CHECK(ring_used(&p, 1));
@@ -319,16 +280,13 @@ TEST(backend_inflight, a_stop_drains)
 TEST(backend_inflight, in_process)
 {
 	struct fake p = fake_new(NULL);
-	struct libvhost_transport *t;
+	struct libvhost_transport *t = fake_inproc(&p);
 	struct libvhost_req req[] = {
 		{.op = LIBVHOST_OP_SET_PROTOCOL_FEATURES, .arg.u64 = PF(INFLIGHT_SHMFD)},
 		{.op = LIBVHOST_OP_GET_INFLIGHT_FD, .arg.inflight = {.num_queues = 4, .queue_size = 64}},
 	};
 	struct libvhost_req give = {.op = LIBVHOST_OP_SET_INFLIGHT_FD, .flags = LIBVHOST_REQ_HAS_FD};
 
-	close(p.sock);
-	settle(&p);
-	CHECK_EQ(libvhost_backend_inproc(p.b, &t), 0);
 	CHECK_EQ(libvhost_transport_exec(t, req, 2, 1000, NULL), 0);
 	CHECK(req[1].out_flags & LIBVHOST_REQ_OUT_FD);
 	give.fd = req[1].out_fd;
@@ -337,6 +295,5 @@ TEST(backend_inflight, in_process)
 	CHECK_EQ(libvhost_transport_exec(t, &give, 1, 1000, NULL), 0);
 	close(give.fd);
 	libvhost_transport_free(t);
-	p.sock = -1;
 	fake_free(&p);
 }

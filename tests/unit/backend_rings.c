@@ -2,6 +2,8 @@
 /* Ring messages in every order and with everything wrong; rings that are attacked while they run. */
 #include "frontend.h"
 
+#include "keeper.h"
+
 static struct fake up(void)
 {
 	struct fake p = fake_new(NULL);
@@ -266,44 +268,18 @@ TEST(backend_rings, r102_r103_disabled_ring_has_no_side_effects)
 	fake_free(&p);
 }
 
-static atomic_bool may_finish;
-static _Atomic uint32_t kept;
-
-/* Keeps what it takes until it may finish. */
-static int keep(void *arg, uint32_t queue, struct libvhost_vq *vq)
-{
-	struct libvhost_iov iov[16];
-	struct libvhost_chain c = {.size = sizeof(c), .iov = iov, .iov_cap = 16};
-	uint32_t *head = arg;
-
-	(void)queue;
-	if (!kept && libvhost_vq_pop(vq, &c) == 1) {
-		*head = c.head;
-		kept = 1;
-	}
-	if (kept && may_finish) {
-		libvhost_vq_push(vq, *head, 0);
-		kept = 0;
-	}
-	return kept > 0;
-}
-
 TEST(backend_rings, r103_a_ring_disabled_with_a_request_in_flight)
 {
-	static const struct libvhost_backend_ops ops = {.size = sizeof(ops), .serve = keep};
-	uint32_t head;
-	const struct libvhost_backend_opts o = {.ops = &ops, .arg = &head};
+	struct keeper k = {0};
+	const struct libvhost_backend_opts o = {.ops = &keeper_ops, .arg = &k};
 	struct fake p = fake_new(&o);
 
-	kept = 0;
-	may_finish = false;
 	handshake(&p);
 	CHECK_EQ(ring_up(&p, 0), 0);
 	ring_offer(&p);
-	for (int i = 0; i < 1000 && !kept; i++)
-		usleep(1000);
+	keeper_await(&k, 1);
 	CHECK_EQ(ask_state(&p, LIBVHOST_OP_SET_VRING_ENABLE, 0, 0), 0);
-	may_finish = true;
+	k.release = true;
 	ring_offer(&p);
 	usleep(5000);
 	CHECK(ring_used(&p, 0)); /* nobody touches it */
