@@ -390,6 +390,12 @@ bool devrig_await(struct devrig *r, uint32_t type, unsigned ms, struct libvhost_
 	return false;
 }
 
+void devrig_lose_peer(struct devrig *r)
+{
+	r->f.dead = true;
+	CHECK_EQ(libvhost_dev_dispatch(r->dev, 0), 0);
+}
+
 int devrig_grow(struct devrig *r, uint64_t gpa, uint32_t timeout_ms, uint32_t *lost)
 {
 	CHECK_EQ(libvhost_mem_begin(r->g.mem), 0);

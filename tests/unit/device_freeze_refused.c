@@ -205,8 +205,7 @@ TEST(device_freeze, refuses_what_cannot_be_handed_over)
 
 	devrig_ready(&r); /* a transport of the host */
 	CHECK_EQ(libvhost_dev_freeze(r.dev, 0, NULL, &len, NULL, &nfds), -ENOTSUP);
-	r.f.dead = true;
-	CHECK_EQ(libvhost_dev_dispatch(r.dev, 0), 0);
+	devrig_lose_peer(&r);
 	CHECK_EQ(libvhost_dev_freeze(r.dev, 0, NULL, &len, NULL, &nfds), -EINVAL);
 	CHECK_EQ(libvhost_dev_freeze(NULL, 0, NULL, &len, NULL, &nfds), -EINVAL);
 	CHECK_EQ(libvhost_dev_freeze(r.dev, 0, NULL, NULL, NULL, &nfds), -EINVAL);

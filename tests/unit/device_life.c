@@ -164,8 +164,7 @@ static void bring(struct devrig *r, uint32_t state)
 		r->f.stall_op = 0;
 	}
 	if (state == LIBVHOST_DEV_DISCONNECTED) {
-		r->f.dead = true;
-		CHECK_EQ(libvhost_dev_dispatch(r->dev, 0), 0);
+		devrig_lose_peer(r);
 	}
 	CHECK_EQ(devrig_state(r), state);
 }

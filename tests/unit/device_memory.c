@@ -230,8 +230,7 @@ TEST(device_memory, rings_of_a_peer_that_died_are_dirty)
 	CHECK_EQ(libvhost_dev_start(r.dev, NULL), 0);
 	CHECK_EQ(libvhost_mem_log_start(r.g.mem, 0, NULL), 0);
 	CHECK_EQ(libvhost_dev_stop_queue(r.dev, 0, 0), 0);
-	r.f.dead = true;
-	CHECK_EQ(libvhost_dev_dispatch(r.dev, 0), 0);
+	devrig_lose_peer(&r);
 	CHECK_EQ(devrig_state(&r), LIBVHOST_DEV_DISCONNECTED);
 	CHECK_EQ(libvhost_mem_log_sync(r.g.mem, 0, DEVRIG_RAM, bitmap, &pages), 0);
 	CHECK_EQ(pages, DEVRIG_QUEUES - 1); /* one was at rest */

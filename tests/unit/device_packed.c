@@ -61,12 +61,6 @@ static uint32_t base_of(struct devrig *r, uint32_t index)
 	return q.base;
 }
 
-static void die(struct devrig *r)
-{
-	r->f.dead = true;
-	CHECK_EQ(libvhost_dev_dispatch(r->dev, 0), 0);
-}
-
 TEST(device_packed, bases_as_given_and_as_read)
 {
 	struct libvhost_queue q = devrig_queue(0);
@@ -132,7 +126,7 @@ TEST(device_packed, reconnect_asks_the_host_where_rings_continue)
 	struct host h;
 
 	running(&r, &h, 0);
-	die(&r);
+	devrig_lose_peer(&r);
 	CHECK_EQ(h.asked[0], 0); /* the old peer may still run: asked when a new one is there */
 	CHECK_EQ(libvhost_dev_reconnect(r.dev, NULL), 0);
 	CHECK_EQ(devrig_state(&r), LIBVHOST_DEV_RUNNING);
@@ -152,7 +146,7 @@ TEST(device_packed, a_queue_that_rests_is_not_asked_about)
 	running(&r, &h, 0);
 	r.f.base[2] = 0x80098009;
 	CHECK_EQ(libvhost_dev_stop_queue(r.dev, 2, 0), 0);
-	die(&r);
+	devrig_lose_peer(&r);
 	CHECK_EQ(libvhost_dev_reconnect(r.dev, NULL), 0);
 	CHECK_EQ(h.asked[1], 1);
 	CHECK_EQ(h.asked[2], 0);
@@ -164,7 +158,7 @@ static void comes_back_stopped(struct devrig *r, const char *why)
 {
 	struct libvhost_event e;
 
-	die(r);
+	devrig_lose_peer(r);
 	CHECK_EQ(libvhost_dev_reconnect(r->dev, NULL), 0);
 	CHECK_EQ(devrig_state(r), LIBVHOST_DEV_NEGOTIATED);
 	CHECK_EQ(devrig_events(r, LIBVHOST_EVENT_NEEDS_RESET, &e), 1);
@@ -204,16 +198,16 @@ TEST(device_packed, by_policy_each_attempt_asks)
 	struct host h;
 
 	running(&r, &h, LIBVHOST_DEV_AUTO_RECONNECT);
-	die(&r);
+	devrig_lose_peer(&r);
 	CHECK(devrig_await(&r, LIBVHOST_EVENT_RECONNECTED, 2000, &e));
 	CHECK_EQ(h.asked[0], 1);
 	h.base[0] = 0x80068006;
-	die(&r);
+	devrig_lose_peer(&r);
 	CHECK(devrig_await(&r, LIBVHOST_EVENT_RECONNECTED, 2000, &e));
 	CHECK_EQ(h.asked[0], 2);
 	CHECK_EQ(base_of(&r, 0), 0x80068006);
 	h.answer = -1;
-	die(&r);
+	devrig_lose_peer(&r);
 	CHECK(devrig_await(&r, LIBVHOST_EVENT_NEEDS_RESET, 2000, &e));
 	CHECK_EQ(devrig_state(&r), LIBVHOST_DEV_NEGOTIATED);
 	devrig_close(&r);

@@ -299,8 +299,7 @@ TEST(device_policy, r245_a_listener_that_cannot_accept_is_left_alone_for_a_while
 	CHECK_EQ(libvhost_dev_start(p.r.dev, NULL), 0);
 	p.r.f.open_error = -EMFILE;
 	p.r.f.tries = 0;
-	p.r.f.dead = true;
-	CHECK_EQ(libvhost_dev_dispatch(p.r.dev, 0), 0);
+	devrig_lose_peer(&p.r);
 	lv_eventfd_signal(p.r.f.fd); /* readable for ever */
 	for (began = now_ms(); now_ms() - began < 250;)
 		CHECK_EQ(libvhost_dev_dispatch(p.r.dev, 10), 0);

@@ -8,12 +8,6 @@
 
 #define OP(name) LIBVHOST_OP_##name
 
-static void die(struct devrig *r)
-{
-	r->f.dead = true;
-	CHECK_EQ(libvhost_dev_dispatch(r->dev, 0), 0);
-}
-
 static void running(struct devrig *r, uint32_t flags)
 {
 	uint64_t features = 1ull << 32 | 1ull << 35;
@@ -39,7 +33,7 @@ TEST(device_reconnect, replays_everything_and_runs_again)
 	devrig_set_used(&r, 1, 5);
 	CHECK_EQ(libvhost_dev_get_queue(r.dev, 1, &q), 0);
 	lv_eventfd_drain(q.call_fd);
-	die(&r);
+	devrig_lose_peer(&r);
 	CHECK_EQ(devrig_state(&r), LIBVHOST_DEV_DISCONNECTED);
 	CHECK_EQ(devrig_events(&r, LIBVHOST_EVENT_DISCONNECTED, &e), 1);
 	fake_arm(&r.f);
@@ -64,7 +58,7 @@ TEST(device_reconnect, a_peer_that_shrank_is_refused)
 	struct devrig r;
 
 	running(&r, 0);
-	die(&r);
+	devrig_lose_peer(&r);
 	r.f.features &= ~(1ull << 35);
 	CHECK_EQ(libvhost_dev_reconnect(r.dev, NULL), -ENOTSUP);
 	CHECK_EQ(devrig_error(&r).kind, LIBVHOST_EK_SHRUNK);
@@ -88,7 +82,7 @@ TEST(device_reconnect, waits_for_the_peer_until_its_deadline)
 	uint64_t began;
 
 	running(&r, 0);
-	die(&r);
+	devrig_lose_peer(&r);
 	r.f.away = true;
 	began = now_ms();
 	CHECK_EQ(libvhost_dev_reconnect(r.dev, &brief), -ETIMEDOUT);
@@ -106,7 +100,7 @@ TEST(device_reconnect, by_policy)
 
 	running(&r, LIBVHOST_DEV_AUTO_RECONNECT);
 	r.f.away = true;
-	die(&r);
+	devrig_lose_peer(&r);
 	CHECK_EQ(devrig_state(&r), LIBVHOST_DEV_RECONNECTING);
 	CHECK(devrig_await(&r, LIBVHOST_EVENT_DISCONNECTED, 100, &e));
 	CHECK(!devrig_await(&r, LIBVHOST_EVENT_RECONNECTED, 50, &e));
@@ -132,7 +126,7 @@ TEST(device_reconnect, sleeps_between_attempts_after_a_replay_that_failed)
 	r.f.slow = false; /* no descriptor that says when the peer is there */
 	r.f.dies = true;
 	lv_clock_replace(r.g.ctx, frozen, &now);
-	die(&r);
+	devrig_lose_peer(&r);
 	CHECK_EQ(r.f.opens, 2); /* the replay died */
 	r.f.away = true;
 	now += 3600 * 1000 * LV_NS_PER_MS;
@@ -155,7 +149,7 @@ TEST(device_reconnect, stop_during_the_pause_is_immediate)
 	running(&r, LIBVHOST_DEV_AUTO_RECONNECT);
 	devrig_set_used(&r, 3, 2);
 	r.f.away = true;
-	die(&r);
+	devrig_lose_peer(&r);
 	CHECK(!devrig_await(&r, LIBVHOST_EVENT_RECONNECTED, 150, &e));
 	began = now_ms();
 	CHECK_EQ(libvhost_dev_stop(r.dev, NULL), 0);
@@ -177,7 +171,7 @@ TEST(device_reconnect, cancel_ends_the_policy_and_commits_go_on_meanwhile)
 
 	running(&r, LIBVHOST_DEV_AUTO_RECONNECT);
 	r.f.away = true;
-	die(&r);
+	devrig_lose_peer(&r);
 	CHECK(!devrig_await(&r, LIBVHOST_EVENT_RECONNECTED, 20, &e));
 	CHECK_EQ(libvhost_mem_begin(r.g.mem), 0);
 	CHECK_EQ(libvhost_mem_alloc(r.g.mem, 1ull << 32, 0x10000), 0);
@@ -203,7 +197,7 @@ TEST(device_reconnect, deaths_during_the_replay)
 		struct devrig r;
 
 		running(&r, 0);
-		die(&r);
+		devrig_lose_peer(&r);
 		fake_arm(&r.f);
 		r.f.die_at = i++;
 		CHECK_EQ(libvhost_dev_reconnect(r.dev, NULL), 0);
@@ -220,7 +214,7 @@ TEST(device_reconnect, a_peer_that_always_dies_is_given_up)
 	struct devrig r;
 
 	running(&r, 0);
-	die(&r);
+	devrig_lose_peer(&r);
 	r.f.dies = true;
 	CHECK_EQ(libvhost_dev_reconnect(r.dev, &brief), -ECONNRESET);
 	CHECK_EQ(devrig_error(&r).code, -ECONNRESET);

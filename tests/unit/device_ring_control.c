@@ -91,8 +91,7 @@ TEST(device_ring_control, a_reconnect_brings_back_what_ran)
 	r.f.base[1] = 0;
 	CHECK_EQ(libvhost_dev_set_queue(r.dev, 3, &q), 0);
 	CHECK_EQ(libvhost_dev_stop_queue(r.dev, 1, 0), 0);
-	r.f.dead = true;
-	CHECK_EQ(libvhost_dev_dispatch(r.dev, 0), 0);
+	devrig_lose_peer(&r);
 	fake_arm(&r.f);
 	CHECK_EQ(libvhost_dev_reconnect(r.dev, NULL), 0);
 	CHECK_EQ(fake_count(&r.f, OP(SET_VRING_KICK)), 2);
