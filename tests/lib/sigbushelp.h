@@ -63,4 +63,16 @@ static inline struct libvhost_ctx *guarding_ctx(void)
 	return ctx;
 }
 
+/* Whether a fault in guarded memory is mended just now. */
+static inline bool mends(void)
+{
+	uint8_t *at = map_gone(1);
+	struct lv_guarded *g = lv_sigbus_guard(at, PAGE, PAGE);
+	const bool zero = !load(at);
+
+	lv_sigbus_release(g);
+	munmap(at, PAGE);
+	return zero;
+}
+
 #endif
