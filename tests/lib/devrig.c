@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
 #include "devrig.h"
 
+#include <poll.h>
 #include "core/wire.h"
 
 #define PF(bit) (1ull << LIBVHOST_PROTOCOL_F_##bit)
@@ -394,6 +395,19 @@ void devrig_lose_peer(struct devrig *r)
 {
 	r->f.dead = true;
 	CHECK_EQ(libvhost_dev_dispatch(r->dev, 0), 0);
+}
+
+struct libvhost_event devrig_done(struct libvhost_dev *dev)
+{
+	struct pollfd p = {.fd = libvhost_dev_fd(dev), .events = POLLIN};
+	struct libvhost_event e;
+
+	while (libvhost_dev_next_event(dev, &e) == 0) {
+		CHECK_EQ(poll(&p, 1, 5000), 1);
+		CHECK_EQ(libvhost_dev_dispatch(dev, 0), 0);
+	}
+	CHECK_EQ(e.type, LIBVHOST_EVENT_DONE);
+	return e;
 }
 
 int devrig_grow(struct devrig *r, uint64_t gpa, uint32_t timeout_ms, uint32_t *lost)

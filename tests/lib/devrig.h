@@ -83,6 +83,8 @@ uint32_t devrig_logging(struct devrig *r);
 uint32_t devrig_events(struct devrig *r, uint32_t type, struct libvhost_event *last);
 /* Dispatches until an event of the type came; false after ms. */
 bool devrig_await(struct devrig *r, uint32_t type, unsigned ms, struct libvhost_event *event);
+/* The event that ends the operation of a device, waited for as event loops do. */
+struct libvhost_event devrig_done(struct libvhost_dev *dev);
 /* The fake hangs up, and the device hears of it. */
 void devrig_lose_peer(struct devrig *r);
 /* One more region of guest memory: what the commit said, and how many devices were lost by it (may be NULL). */
