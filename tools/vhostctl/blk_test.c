@@ -4,14 +4,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "blk_args.h"
 #include "blk_load.h"
 #include "cli.h"
 #include "fail_nth.h"
 #include "pattern.h"
 
 struct args {
-	struct blk_driver_opts driver;
-	uint64_t size, seed;
+	struct blk_args blk;
 	struct fault fault;
 	double duration_s; /* 0 = once over the size */
 	bool verify, json, quiet;
@@ -23,23 +23,16 @@ struct test {
 	struct libvhost_ctx *ctx; /* of the transport that lets requests fail */
 };
 
-enum { OPT_NO_VERIFY = 1000, OPT_POLL, OPT_RECONNECT, OPT_BLOCK, OPT_FAIL_NTH, OPT_INFLIGHT, OPT_PACKED };
+enum { OPT_NO_VERIFY = 1000, OPT_POLL, OPT_RECONNECT, OPT_FAIL_NTH, OPT_INFLIGHT };
 
 static const struct argp_option options[] = {
-	{"size", 's', "BYTES", 0, "bytes to write and read back (default 64M)", 0},
-	{"queues", 'q', "N", 0, "virtqueues (default 1)", 0},
-	{"depth", 'd', "N", 0, "requests in flight per queue, 1..256 (default 32)", 0},
-	{"block", OPT_BLOCK, "BYTES", 0, "bytes of one request, multiple of 512 (default 4096)", 0},
-	{"seed", 'S', "N", 0, "seed of the pattern (default 1)", 0},
 	{"duration", 'D', "SECONDS", 0, "repeat each phase over the size for so long", 0},
 	{"no-verify", OPT_NO_VERIFY, NULL, 0, "do not compare what is read (for null devices)", 0},
-	{"packed", OPT_PACKED, NULL, 0, "packed rings instead of split ones", 0},
 	{"poll", OPT_POLL, NULL, 0, "spin for completions instead of sleeping", 0},
 	{"inflight", OPT_INFLIGHT, NULL, 0,
 	 "trust the back-end's inflight region after its death, instead of offering requests again", 0},
 	{"reconnect", OPT_RECONNECT, "MS", 0, "how long a lost back-end may stay away, 0 = not at all (default 10000)",
 	 0},
-	{"timeout", 'T', "MS", 0, "give up after so long without progress (default 10000)", 0},
 	{"fail-nth", OPT_FAIL_NTH, "N[:HOW]", 0,
 	 "let the N-th request to the back-end fail; HOW = refuse (default), drop (no answer), kill (hang up) or an "
 	 "errno name (not sent). N = all: each one in turn, in a short life each, with a table of what became of it",
@@ -54,44 +47,26 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	struct args *a = state->input;
 
 	switch (key) {
-	case 's':
-		a->size = parse_number(state, "--size", arg, SECTOR, 1ull << 50);
-		return 0;
-	case 'q':
-		a->driver.queues = (uint32_t)parse_number(state, "--queues", arg, 1, LIBVHOST_MAX_QUEUES);
-		return 0;
-	case 'd':
-		a->driver.depth = (uint32_t)parse_number(state, "--depth", arg, 1, 256);
-		return 0;
-	case OPT_BLOCK:
-		a->driver.block_bytes = (uint32_t)parse_number(state, "--block", arg, SECTOR, 1 << 20);
-		return 0;
-	case 'S':
-		a->seed = parse_number(state, "--seed", arg, 0, UINT64_MAX);
+	case ARGP_KEY_INIT:
+		state->child_inputs[0] = &a->blk;
 		return 0;
 	case 'D':
 		a->duration_s = (double)parse_number(state, "--duration", arg, 1, 86400);
 		return 0;
-	case 'T':
-		a->driver.timeout_ms = (uint32_t)parse_number(state, "--timeout", arg, 1, 3600000);
-		return 0;
 	case OPT_RECONNECT:
-		a->driver.reconnect_ms = (uint32_t)parse_number(state, "--reconnect", arg, 0, 3600000);
+		a->blk.driver.reconnect_ms = (uint32_t)parse_number(state, "--reconnect", arg, 0, 3600000);
 		return 0;
 	case OPT_NO_VERIFY:
 		a->verify = false;
 		return 0;
-	case OPT_PACKED:
-		a->driver.packed = true;
-		return 0;
 	case OPT_POLL:
-		a->driver.poll = true;
+		a->blk.driver.poll = true;
 		return 0;
 	case OPT_FAIL_NTH:
 		fault_parse(state, arg, &a->fault);
 		return 0;
 	case OPT_INFLIGHT:
-		a->driver.inflight = true;
+		a->blk.driver.inflight = true;
 		return 0;
 	case 'j':
 		a->json = true;
@@ -99,12 +74,8 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	case 'Q':
 		a->quiet = true;
 		return 0;
-	case ARGP_KEY_END:
-		if (a->size % SECTOR || a->driver.block_bytes % SECTOR)
-			argp_failure(state, 1, 0, "--size and --block must be multiples of %u bytes", SECTOR);
-		return 0;
 	default:
-		return parse_uri(key, arg, state, &a->driver.uri, "user:/run/blk.sock");
+		return parse_uri(key, arg, state, &a->blk.driver.uri, "user:/run/blk.sock");
 	}
 }
 
@@ -168,13 +139,13 @@ static void report(const struct test *t, const struct blk_phase *phases, size_t 
 
 static int test(struct test *t)
 {
-	struct blk_phase phases[] = {{.name = "write", .type = BLK_T_OUT, .end = t->args.size},
+	struct blk_phase phases[] = {{.name = "write", .type = BLK_T_OUT, .end = t->args.blk.size},
 				     {.name = "flush", .type = BLK_T_FLUSH, .end = 1},
-				     {.name = "read", .type = BLK_T_IN, .end = t->args.size}};
+				     {.name = "read", .type = BLK_T_IN, .end = t->args.blk.size}};
 	size_t count = sizeof(phases) / sizeof(*phases);
 
-	if (t->args.size > t->load.driver.capacity_sectors * SECTOR)
-		return complain("--size %" PRIu64 " is more than the device's %" PRIu64 " bytes", t->args.size,
+	if (t->args.blk.size > t->load.driver.capacity_sectors * SECTOR)
+		return complain("--size %" PRIu64 " is more than the device's %" PRIu64 " bytes", t->args.blk.size,
 				t->load.driver.capacity_sectors * SECTOR);
 	for (size_t i = 0; i < count; i++) {
 		if (phases[i].type == BLK_T_FLUSH && !(t->load.driver.features >> BLK_F_FLUSH & 1))
@@ -188,7 +159,7 @@ static int test(struct test *t)
 
 static int inject(struct test *t)
 {
-	struct blk_driver_opts *o = &t->args.driver;
+	struct blk_driver_opts *o = &t->args.blk.driver;
 	int rc = libvhost_ctx_new(NULL, &t->ctx);
 
 	if (rc < 0)
@@ -205,38 +176,33 @@ static int inject(struct test *t)
 
 static int run(int argc, char **argv)
 {
+	static const struct argp_child children[] = {{&blk_argp, 0, NULL, 0}, {0}};
 	static const struct argp argp = {options,
 					 parse,
 					 "URI",
 					 "Writes every sector of a block device with a pattern that follows from "
 					 "--seed, flushes, reads it back and verifies it. "
 					 "The data on the device is lost.",
-					 NULL,
+					 children,
 					 NULL,
 					 NULL};
-	struct test t = {.args = {.driver = {.queues = 1,
-					     .depth = 32,
-					     .block_bytes = 4096,
-					     .timeout_ms = 10000,
-					     .reconnect_ms = 10000},
-				  .size = 64 << 20,
-				  .seed = 1,
-				  .verify = true}};
+	struct test t = {.args = {.blk = {BLK_ARGS_DEFAULT}, .verify = true}};
 	int rc;
 
+	t.args.blk.driver.reconnect_ms = 10000;
 	argp_parse(&argp, argc, argv, 0, NULL, &t.args);
 	catch_signals();
 	if (t.args.fault.all)
-		return fail_nth_all(&t.args.driver, &t.args.fault, t.args.json);
+		return fail_nth_all(&t.args.blk.driver, &t.args.fault, t.args.json);
 	if (t.args.fault.nth && inject(&t))
 		return 1;
-	t.load.seed = t.args.seed;
+	t.load.seed = t.args.blk.seed;
 	t.load.duration_s = t.args.duration_s;
 	t.load.verify = t.args.verify;
 	t.load.show_progress = !t.args.quiet;
-	rc = blk_driver_open(&t.load.driver, &t.args.driver) || test(&t);
+	rc = blk_driver_open(&t.load.driver, &t.args.blk.driver) || test(&t);
 	if (!t.load.driver.dev)
-		libvhost_transport_free(t.args.driver.transport); /* nobody took it over */
+		libvhost_transport_free(t.args.blk.driver.transport); /* nobody took it over */
 	blk_driver_close(&t.load.driver);
 	libvhost_ctx_free(t.ctx);
 	return rc;

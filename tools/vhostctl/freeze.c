@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "blk_args.h"
 #include "blk_load.h"
 #include "cli.h"
 #include "pattern.h"
@@ -12,8 +13,8 @@
 
 struct args {
 	const char *file;
-	struct blk_driver_opts driver;
-	uint64_t size, seed, at;
+	struct blk_args blk;
+	uint64_t at;
 	bool under_load, json;
 };
 
@@ -28,37 +29,30 @@ struct freeze {
 	size_t blob_len;
 };
 
-enum { OPT_AT = 1000, OPT_BLOCK, OPT_INFLIGHT, OPT_PACKED, OPT_UNDER_LOAD };
+enum { OPT_AT = 1000, OPT_INFLIGHT, OPT_UNDER_LOAD };
 #define AT_HALF UINT64_MAX
 
 static const struct argp_option options[] = {
-	{"size", 's', "BYTES", 0, "bytes that the load writes in all (default 64M)", 0},
 	{"at", OPT_AT, "BYTES", 0, "freeze when so many are written and verified (default half)", 0},
-	{"queues", 'q', "N", 0, "virtqueues (default 1)", 0},
-	{"depth", 'd', "N", 0, "requests in flight per queue, 1..256 (default 32)", 0},
-	{"block", OPT_BLOCK, "BYTES", 0, "bytes of one request, multiple of 512 (default 4096)", 0},
-	{"seed", 'S', "N", 0, "seed of the pattern (default 1)", 0},
-	{"packed", OPT_PACKED, NULL, 0, "packed rings instead of split ones; they are empty when frozen", 0},
 	{"inflight", OPT_INFLIGHT, NULL, 0, "with an inflight region, which goes into the file", 0},
 	{"under-load", OPT_UNDER_LOAD, NULL, 0,
 	 "stop while requests are worked on: a back-end must complete them before it says that it stopped", 0},
-	{"timeout", 'T', "MS", 0, "give up after so long without progress (default 10000)", 0},
 	{"json", 'j', NULL, 0, "print JSON", 0},
 	{0},
 };
 
 static error_t parse_end(const struct args *a, struct argp_state *state)
 {
-	if (!a->file || !a->driver.uri)
+	if (!a->file || !a->blk.driver.uri)
 		argp_failure(state, 1, 0, "%s is missing, for example vhostctl freeze disk.snap user:/run/blk.sock",
 			     a->file ? "a URI" : "a file");
-	if (a->size % SECTOR || a->driver.block_bytes % SECTOR || (a->at != AT_HALF && a->at % SECTOR))
-		argp_failure(state, 1, 0, "--size, --at and --block must be multiples of %u bytes", SECTOR);
-	if (a->under_load && a->driver.packed)
+	if (a->at != AT_HALF && a->at % SECTOR)
+		argp_failure(state, 1, 0, "--at must be a multiple of %u bytes", SECTOR);
+	if (a->under_load && a->blk.driver.packed)
 		argp_failure(state, 1, 0,
 			     "--under-load needs split rings: the driver of a packed one keeps its state elsewhere");
-	if (a->at != AT_HALF && a->at > a->size)
-		argp_failure(state, 1, 0, "--at %" PRIu64 " is behind --size %" PRIu64, a->at, a->size);
+	if (a->at != AT_HALF && a->at > a->blk.size)
+		argp_failure(state, 1, 0, "--at %" PRIu64 " is behind --size %" PRIu64, a->at, a->blk.size);
 	return 0;
 }
 
@@ -67,43 +61,25 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 	struct args *a = state->input;
 
 	switch (key) {
-	case 's':
-		a->size = parse_number(state, "--size", arg, SECTOR, 1ull << 50);
+	case ARGP_KEY_INIT:
+		state->child_inputs[0] = &a->blk;
 		return 0;
 	case OPT_AT:
 		a->at = parse_number(state, "--at", arg, 0, 1ull << 50);
 		return 0;
-	case 'q':
-		a->driver.queues = (uint32_t)parse_number(state, "--queues", arg, 1, LIBVHOST_MAX_QUEUES);
-		return 0;
-	case 'd':
-		a->driver.depth = (uint32_t)parse_number(state, "--depth", arg, 1, 256);
-		return 0;
-	case OPT_BLOCK:
-		a->driver.block_bytes = (uint32_t)parse_number(state, "--block", arg, SECTOR, 1 << 20);
-		return 0;
-	case 'S':
-		a->seed = parse_number(state, "--seed", arg, 0, UINT64_MAX);
-		return 0;
-	case OPT_PACKED:
-		a->driver.packed = true;
-		return 0;
 	case OPT_INFLIGHT:
-		a->driver.inflight = true;
+		a->blk.driver.inflight = true;
 		return 0;
 	case OPT_UNDER_LOAD:
 		a->under_load = true;
-		return 0;
-	case 'T':
-		a->driver.timeout_ms = (uint32_t)parse_number(state, "--timeout", arg, 1, 3600000);
 		return 0;
 	case 'j':
 		a->json = true;
 		return 0;
 	case ARGP_KEY_ARG:
-		if (a->file && a->driver.uri)
+		if (a->file && a->blk.driver.uri)
 			argp_failure(state, 1, 0, "one file and one URI only");
-		*(a->file ? &a->driver.uri : &a->file) = arg;
+		*(a->file ? &a->blk.driver.uri : &a->file) = arg;
 		return 0;
 	case ARGP_KEY_END:
 		return parse_end(a, state);
@@ -128,7 +104,7 @@ static int write_and_verify(struct blk_load *l, uint64_t bytes)
 
 static int stop(struct freeze *f)
 {
-	const struct libvhost_call_opts call = {.size = sizeof(call), .timeout_ms = f->args.driver.timeout_ms};
+	const struct libvhost_call_opts call = {.size = sizeof(call), .timeout_ms = f->args.blk.driver.timeout_ms};
 	struct blk_driver *d = &f->load.driver;
 	int rc;
 
@@ -168,24 +144,24 @@ static int take_blob(struct freeze *f)
 static int work(struct freeze *f)
 {
 	const struct args *a = &f->args;
-	const uint64_t at = a->at == AT_HALF ? a->size / 2 / SECTOR * SECTOR : a->at;
+	const uint64_t at = a->at == AT_HALF ? a->blk.size / 2 / SECTOR * SECTOR : a->at;
 	struct blk_driver *d = &f->load.driver;
 
-	if (a->size > d->capacity_sectors * SECTOR)
-		return complain("--size %" PRIu64 " is more than the device's %" PRIu64 " bytes", a->size,
+	if (a->blk.size > d->capacity_sectors * SECTOR)
+		return complain("--size %" PRIu64 " is more than the device's %" PRIu64 " bytes", a->blk.size,
 				d->capacity_sectors * SECTOR);
-	f->rest = (struct blk_phase){.name = "write", .type = BLK_T_OUT, .next = at, .end = a->size};
+	f->rest = (struct blk_phase){.name = "write", .type = BLK_T_OUT, .next = at, .end = a->blk.size};
 	if (write_and_verify(&f->load, at) || stop(f) || take_blob(f) || fill_rings(f))
 		return 1;
-	f->snapshot = (struct snapshot){.queues = a->driver.queues,
-					.depth = a->driver.depth,
-					.block_bytes = a->driver.block_bytes,
-					.packed = a->driver.packed,
-					.inflight = a->driver.inflight,
+	f->snapshot = (struct snapshot){.queues = a->blk.driver.queues,
+					.depth = a->blk.driver.depth,
+					.block_bytes = a->blk.driver.block_bytes,
+					.packed = a->blk.driver.packed,
+					.inflight = a->blk.driver.inflight,
 					.features = d->features,
-					.size = a->size,
+					.size = a->blk.size,
 					.next = f->rest.next,
-					.seed = a->seed};
+					.seed = a->blk.seed};
 	f->ram = blk_driver_memory(d, &f->snapshot.ram_bytes);
 	f->snapshot.address = (uint64_t)(uintptr_t)f->ram;
 	return snapshot_write(&f->files, &f->snapshot, f->ram, f->blob, f->blob_len);
@@ -210,29 +186,28 @@ static void report(const struct freeze *f)
 
 static int run(int argc, char **argv)
 {
-	static const struct argp argp = {options,
-					 parse,
-					 "FILE URI",
-					 "Writes a block device up to --at, verifies it, stops it under load and "
-					 "writes it to FILE and its guest's "
-					 "memory to FILE.guest. vhostctl thaw goes on with both at a fresh back-end. "
-					 "The data on the device is lost.",
-					 NULL,
-					 NULL,
-					 NULL};
-	struct freeze f = {.args = {.driver = {.queues = 1, .depth = 32, .block_bytes = 4096, .timeout_ms = 10000},
-				    .size = 64 << 20,
-				    .seed = 1,
-				    .at = AT_HALF},
-			   .load = {.verify = true}};
+	static const struct argp_child children[] = {{&blk_argp, 0, NULL, 0}, {0}};
+	static const struct argp argp = {
+		options,
+		parse,
+		"FILE URI",
+		"Writes a block device up to --at, verifies it, stops it and writes it to FILE "
+		"and its guest's memory to FILE.guest, with requests in the rings that nobody "
+		"took; packed rings are empty. vhostctl thaw goes on with both at a fresh "
+		"back-end. "
+		"The data on the device is lost.",
+		children,
+		NULL,
+		NULL};
+	struct freeze f = {.args = {.blk = {BLK_ARGS_DEFAULT}, .at = AT_HALF}, .load = {.verify = true}};
 	int rc;
 
 	argp_parse(&argp, argc, argv, 0, NULL, &f.args);
 	catch_signals();
-	f.load.seed = f.args.seed;
+	f.load.seed = f.args.blk.seed;
 	rc = snapshot_create(&f.files, f.args.file);
 	if (!rc) {
-		rc = blk_driver_open(&f.load.driver, &f.args.driver) || work(&f);
+		rc = blk_driver_open(&f.load.driver, &f.args.blk.driver) || work(&f);
 		if (!rc)
 			report(&f);
 		blk_driver_close(&f.load.driver);
