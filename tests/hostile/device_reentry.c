@@ -59,7 +59,7 @@ static bool ask_back(struct puppet *p, const struct libvhost_req *req, const str
 	if (req->op != OP(GET_CONFIG) && req->op != OP(SET_VRING_ENABLE) && req->op != OP(GET_VRING_BASE))
 		return false;
 	puppet_send(p->channel, ASK_OBJECT_LOOKUP, WIRE_ASK, sizeof(uuid), uuid, sizeof(uuid), NULL, 0);
-	puppet_recv(p->channel, 2000, &hdr, &value, sizeof(value), NULL);
+	puppet_recv(p->channel, PATIENCE_MS, &hdr, &value, sizeof(value), NULL);
 	return false;
 }
 
@@ -79,7 +79,7 @@ TEST(hostile_device, r175_calls_from_a_callback_are_refused_and_the_device_goes_
 	CHECK_EQ(wirerig_read_config(&i->w, 0), 0);
 	CHECK_EQ(i->asked, DEVRIG_QUEUES + 1);
 	puppet_send(i->w.p.channel, ASK_OBJECT_LOOKUP, WIRE_ASK, 16, (uint8_t[16]){2}, 16, NULL, 0);
-	for (int n = 0; n < 200 && i->asked == DEVRIG_QUEUES + 1; n++)
+	for (int n = 0; n < PATIENCE_MS / 10 && i->asked == DEVRIG_QUEUES + 1; n++)
 		CHECK_EQ(libvhost_dev_dispatch(i->w.r.dev, 10), 0); /* no operation runs: the same */
 	CHECK_EQ(i->asked, DEVRIG_QUEUES + 2);
 	CHECK_EQ(i->other, 0);
@@ -102,7 +102,7 @@ TEST(hostile_device, r175_a_configuration_change_is_handled_outside)
 	wirerig_open(&w);
 	CHECK_EQ(libvhost_dev_start(w.r.dev, NULL), 0);
 	puppet_send(w.p.channel, ASK_CONFIG_CHANGE, WIRE_ASK, 0, NULL, 0, NULL, 0);
-	CHECK(devrig_await(&w.r, LIBVHOST_EVENT_CONFIG_CHANGE, 2000, &e));
+	CHECK(devrig_await(&w.r, LIBVHOST_EVENT_CONFIG_CHANGE, PATIENCE_MS, &e));
 	CHECK_EQ(wirerig_read_config(&w, 0), 0);
 	CHECK_EQ(libvhost_dev_stop(w.r.dev, NULL), 0);
 	wirerig_close(&w);

@@ -117,7 +117,7 @@ static bool refuse_config(struct puppet *p, const struct libvhost_req *req, cons
 
 static void shrunk(void (*change)(struct wirerig *w, bool back), const char *says)
 {
-	const struct libvhost_call_opts brief = {.size = sizeof(brief), .timeout_ms = 1000};
+	const struct libvhost_call_opts patient = {.size = sizeof(patient), .timeout_ms = PATIENCE_MS};
 	const uint64_t features = 1ull << 32 | 1ull << 29;
 	struct libvhost_dev_info info = {.size = sizeof(info)};
 	uint8_t bytes[60];
@@ -137,8 +137,8 @@ static void shrunk(void (*change)(struct wirerig *w, bool back), const char *say
 	CHECK_EQ(libvhost_mem_log_start(w.r.g.mem, 0, NULL), 0);
 	change(&w, false);
 	puppet_kill(&w.p);
-	CHECK(devrig_await(&w.r, LIBVHOST_EVENT_DISCONNECTED, 2000, NULL));
-	CHECK_EQ(libvhost_dev_reconnect(w.r.dev, &brief), -ENOTSUP);
+	CHECK(devrig_await(&w.r, LIBVHOST_EVENT_DISCONNECTED, PATIENCE_MS, NULL));
+	CHECK_EQ(libvhost_dev_reconnect(w.r.dev, &patient), -ENOTSUP);
 	CHECK_EQ(devrig_error(&w.r).kind, LIBVHOST_EK_SHRUNK);
 	CHECK_HAS(devrig_error(&w.r).text, says);
 	CHECK_EQ(devrig_state(&w.r), LIBVHOST_DEV_DISCONNECTED);

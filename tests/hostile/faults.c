@@ -253,7 +253,7 @@ static int stop_now(struct upgrade *u, const struct shape *s)
 
 	if (rc != -EINPROGRESS)
 		return rc;
-	return devrig_await(&u->w.r, LIBVHOST_EVENT_DONE, 2000, &e) ? e.err : -ETIMEDOUT;
+	return devrig_await(&u->w.r, LIBVHOST_EVENT_DONE, PATIENCE_MS, &e) ? e.err : -ETIMEDOUT;
 }
 
 /* Not once is memory asked for: there is no point at which it could be missing. */
@@ -305,7 +305,7 @@ static void end_without_memory(bool peer_dies, bool force)
 		puppet_kill(&w.p);
 	faults_on(FAULT_MEMORY, 0, true);
 	if (peer_dies)
-		CHECK(devrig_await(&w.r, LIBVHOST_EVENT_DISCONNECTED, 2000, NULL));
+		CHECK(devrig_await(&w.r, LIBVHOST_EVENT_DISCONNECTED, PATIENCE_MS, NULL));
 	if (force)
 		CHECK_EQ(libvhost_dev_force_stop(w.r.dev), 0);
 	else if (!peer_dies)
@@ -390,7 +390,7 @@ TEST(hostile_faults, without_inotify_the_pauses_find_a_new_socket)
 	puppet_init(&w.p);
 	w.p.protocol_features = features;
 	wirerig_listen(&w);
-	CHECK(devrig_await(&w.r, LIBVHOST_EVENT_RECONNECTED, 5000, NULL));
+	CHECK(devrig_await(&w.r, LIBVHOST_EVENT_RECONNECTED, PATIENCE_MS, NULL));
 	faults_off();
 	wirerig_close(&w);
 }

@@ -8,7 +8,7 @@
 
 #define MUTE_GPA  0x10000000ull
 #define MUTE_ADDR (UADDR + MUTE_GPA)
-#define LIMIT_MS  200u
+#define LIMIT_MS  500u
 
 /* Reads the first byte of each request, as devices do. */
 static int reader(void *arg, uint32_t queue, struct libvhost_vq *vq)
@@ -72,7 +72,7 @@ static void ends_when_it_speaks(struct fake *p, struct fake *other, struct mutef
 	ring_offer(other);
 	CHECK(ring_used(other, 2));
 	mutefs_speak(m);
-	CHECK_EQ(libvhost_backend_stop(p->b, 5000), 0);
+	CHECK_EQ(libvhost_backend_stop(p->b, PATIENCE_MS), 0);
 	p->stopped = true;
 }
 

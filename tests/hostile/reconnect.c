@@ -48,7 +48,7 @@ TEST(hostile_reconnect, a_peer_that_restarts_twenty_times_in_its_handshake)
 	set_policy(w.r.dev, 1, 1, 0);
 	devrig_set_used(&w.r, 2, 9);
 	puppet_kill(&w.p);
-	CHECK(devrig_await(&w.r, LIBVHOST_EVENT_RECONNECTED, 20000, &e));
+	CHECK(devrig_await(&w.r, LIBVHOST_EVENT_RECONNECTED, PATIENCE_MS, &e));
 	CHECK_EQ(e.value[3], RESTARTS + 1);
 	CHECK(e.value[2] < e.value[1]);
 	CHECK_EQ(devrig_state(&w.r), LIBVHOST_DEV_RUNNING);
@@ -76,7 +76,7 @@ static void lonely(struct wirerig *w, pthread_t *thread)
 	wirerig_start(w);
 	set_policy(w->r.dev, 60000, 60000, 0);
 	puppet_stop(&w->p);
-	CHECK(devrig_await(&w->r, LIBVHOST_EVENT_DISCONNECTED, 2000, NULL));
+	CHECK(devrig_await(&w->r, LIBVHOST_EVENT_DISCONNECTED, PATIENCE_MS, NULL));
 	CHECK_EQ(libvhost_dev_dispatch(w->r.dev, 1), 0);
 	CHECK_EQ(devrig_state(&w->r), LIBVHOST_DEV_RECONNECTING);
 	CHECK_EQ(pthread_create(thread, NULL, dispatch_long, &w->r), 0);
@@ -96,7 +96,7 @@ TEST(hostile_reconnect, r183_a_stop_in_a_pause_returns_in_100_ms)
 {
 	uint64_t best = UINT64_MAX;
 
-	for (int i = 0; i < 5 && best >= 100; i++) {
+	for (int i = 0; i < 50 && best >= 100; i++) {
 		struct wirerig w;
 		pthread_t thread;
 		uint64_t began;
@@ -119,24 +119,24 @@ TEST(hostile_reconnect, r183_stop_cancel_and_cleanup_in_a_pause_take_no_time)
 	lonely(&w, &thread);
 	began = now_ms();
 	CHECK_EQ(libvhost_dev_stop(w.r.dev, NULL), 0);
-	CHECK(now_ms() - began < 1000);
+	CHECK(now_ms() - began < PROMPT_MS);
 	lonely_end(&w, thread);
 
 	lonely(&w, &thread);
 	began = now_ms();
 	CHECK_EQ(libvhost_dev_cancel(w.r.dev), 0);
 	pthread_join(thread, NULL);
-	CHECK(now_ms() - began < 1000);
+	CHECK(now_ms() - began < PROMPT_MS);
 	CHECK_EQ(devrig_state(&w.r), LIBVHOST_DEV_DISCONNECTED);
 	began = now_ms();
 	puppet_init(&w.p);
 	wirerig_close(&w);
-	CHECK(now_ms() - began < 1000);
+	CHECK(now_ms() - began < PROMPT_MS);
 
 	lonely(&w, &thread);
 	began = now_ms();
 	CHECK_EQ(libvhost_dev_force_stop(w.r.dev), 0);
-	CHECK(now_ms() - began < 1000);
+	CHECK(now_ms() - began < PROMPT_MS);
 	lonely_end(&w, thread);
 }
 
@@ -164,7 +164,7 @@ TEST(hostile_reconnect, commits_go_on_while_another_thread_dispatches)
 	wirerig_listen(&w);
 	CHECK_EQ(libvhost_dev_reconnect(w.r.dev, NULL), 0);
 	puppet_stop(&w.p);
-	CHECK(devrig_await(&w.r, LIBVHOST_EVENT_DISCONNECTED, 2000, NULL));
+	CHECK(devrig_await(&w.r, LIBVHOST_EVENT_DISCONNECTED, PATIENCE_MS, NULL));
 	CHECK_EQ(pthread_create(&thread, NULL, dispatch_often, &w.r), 0);
 	for (uint64_t i = 0; i < 300; i++) {
 		CHECK_EQ(libvhost_mem_begin(w.r.g.mem), 0);
@@ -305,6 +305,18 @@ static void herd_serve(struct herd *h, int ms)
 	}
 }
 
+static bool herd_has(const struct herd *h, uint32_t state)
+{
+	struct libvhost_dev_info info = {.size = sizeof(info)};
+	bool has = false;
+
+	for (uint32_t i = 0; i < HERD; i++) {
+		CHECK_EQ(libvhost_dev_info(h->dev[i], &info), 0);
+		has |= info.state == state;
+	}
+	return has;
+}
+
 /* The pauses in which the herd is: what was planned, since on a busy machine they end together all the same. */
 static void check_spread(const struct herd *h)
 {
@@ -356,11 +368,11 @@ TEST(hostile_reconnect, a_hundred_devices_of_one_back_end_come_back_spread)
 	herd_start(h, &r, uri, 100);
 	atomic_store(&watches, NOTICED);
 	stable_close(s);
-	for (end = now_ms() + 700; now_ms() < end;)
+	for (end = now_ms() + 700; now_ms() < end || herd_has(h, LIBVHOST_DEV_RUNNING);)
 		herd_serve(h, 20);
 	check_spread(h);
 	stable_open(s);
-	for (end = now_ms() + 30000; h->back < HERD && now_ms() < end;) {
+	for (end = now_ms() + PATIENCE_MS; h->back < HERD && now_ms() < end;) {
 		const uint64_t began = now_ms();
 
 		herd_serve(h, 20);

@@ -38,7 +38,7 @@ static void session_open(struct session *s)
 	puppet_start(&s->p);
 	s->t = puppet_connect(&s->p, s->ctx, NULL);
 	reqs[1].arg.u64 = s->p.protocol_features;
-	CHECK_EQ(libvhost_transport_exec(s->t, reqs, 3, 2000, NULL), 0);
+	CHECK_EQ(libvhost_transport_exec(s->t, reqs, 3, PATIENCE_MS, NULL), 0);
 }
 
 static void session_close(struct session *s)
@@ -197,14 +197,14 @@ TEST(hostile_replies, r166_a_request_with_253_descriptors_closes_the_channel_onl
 	uint8_t byte;
 
 	session_open(&s);
-	CHECK_EQ(libvhost_transport_exec(s.t, &reqs[0], 1, 2000, NULL), 0);
+	CHECK_EQ(libvhost_transport_exec(s.t, &reqs[0], 1, PATIENCE_MS, NULL), 0);
 	CHECK(atomic_load(&s.p.channel) >= 0);
 	send_with_fds(s.p.channel, 2, LV_USER_VERSION | LV_USER_F_NEED_REPLY, 0, MANY);
 	CHECK_EQ(libvhost_transport_progress(s.t), 1);
 	CHECK_EQ(puppet_recv(s.p.channel, 100, &hdr, &byte, 1, NULL), -1);
 	CHECK_EQ(send(s.p.channel, "x", 1, MSG_NOSIGNAL), -1);
 	CHECK_EQ(errno, EPIPE);
-	CHECK_EQ(libvhost_transport_exec(s.t, &reqs[1], 1, 2000, NULL), 0);
+	CHECK_EQ(libvhost_transport_exec(s.t, &reqs[1], 1, PATIENCE_MS, NULL), 0);
 	CHECK_EQ(reqs[1].result[0], PUPPET_QUEUES);
 	session_close(&s);
 }
@@ -276,7 +276,7 @@ TEST(hostile_replies, r153_death_right_behind_a_reply_is_an_answer)
 
 	session_open(&s);
 	puppet_fault(&s.p, (struct puppet_fault){.op = OP(GET_CONFIG), .what = PUPPET_DIE_AFTER});
-	CHECK_EQ(libvhost_transport_exec(s.t, &req, 1, 2000, NULL), 0);
+	CHECK_EQ(libvhost_transport_exec(s.t, &req, 1, PATIENCE_MS, NULL), 0);
 	CHECK_EQ(req.data_out_len, 32);
 	CHECK_EQ(out[31], 31);
 	session_close(&s);

@@ -16,6 +16,11 @@
 #include <stdio.h>
 #include <string.h>
 
+/* How long a test waits for what has to happen. Machines stand still for seconds; only a failure lasts so long. */
+#define PATIENCE_MS 60000
+/* What is to end long before its usual deadline of 5 s, which is what it would take if it were forgotten. */
+#define PROMPT_MS 4000
+
 typedef void (*lv_test_fn)(void);
 struct lv_test {
 	const char *suite, *name;
@@ -92,7 +97,7 @@ struct lv_ledger {
 	size_t heap;
 };
 struct lv_ledger lv_ledger_take(void);
-/* Fails the test when something is left over; waits up to 500 ms for threads to be gone. */
+/* Fails the test when something is left over; waits for threads to be gone. */
 #define CHECK_LEDGER(before) lv_ledger_check(__FILE__, __LINE__, &(before))
 void lv_ledger_check(const char *file, int line, const struct lv_ledger *before);
 

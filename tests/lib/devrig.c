@@ -403,7 +403,7 @@ struct libvhost_event devrig_done(struct libvhost_dev *dev)
 	struct libvhost_event e;
 
 	while (libvhost_dev_next_event(dev, &e) == 0) {
-		CHECK_EQ(poll(&p, 1, 5000), 1);
+		CHECK_EQ(poll(&p, 1, PATIENCE_MS), 1);
 		CHECK_EQ(libvhost_dev_dispatch(dev, 0), 0);
 	}
 	CHECK_EQ(e.type, LIBVHOST_EVENT_DONE);

@@ -71,7 +71,7 @@ static void await_disconnect(struct fake *p)
 {
 	struct libvhost_event e;
 
-	for (int i = 0; i < 5000; i++) {
+	for (int i = 0; i < PATIENCE_MS; i++) {
 		CHECK_EQ(libvhost_backend_dispatch(p->b, 1), 0);
 		while (libvhost_backend_next_event(p->b, &e) == 1)
 			if (e.type == LIBVHOST_EVENT_DISCONNECTED)
@@ -222,7 +222,7 @@ int recv_msg(struct fake *p, struct wire_hdr *hdr, void *payload, uint32_t cap)
 
 	settle(p);
 	if (p->control)
-		poll(&in, 1, 5000);
+		poll(&in, 1, PATIENCE_MS);
 	n = recv(p->sock, hdr, sizeof(*hdr), 0);
 	if (n < 0)
 		return errno == EAGAIN ? -1 : -2;
@@ -385,9 +385,9 @@ void ring_offer(struct fake *p)
 	CHECK_EQ(eventfd_write(p->kick, 1), 0);
 }
 
-bool ring_used(struct fake *p, uint16_t n)
+static bool used_within(struct fake *p, uint16_t n, int ms)
 {
-	for (int i = 0; i < 1000; i++) {
+	for (int i = 0; i < ms; i++) {
 		if (atomic_load(word(p, RING_USED + 2)) == n)
 			return true;
 		usleep(1000);
@@ -395,12 +395,26 @@ bool ring_used(struct fake *p, uint16_t n)
 	return false;
 }
 
+bool ring_used(struct fake *p, uint16_t n)
+{
+	return used_within(p, n, PATIENCE_MS);
+}
+
+bool ring_rests(struct fake *p, uint16_t n)
+{
+	return !used_within(p, (uint16_t)(n + 1), 1000);
+}
+
 struct libvhost_event take_event(struct fake *p, uint32_t type)
 {
 	struct libvhost_event e;
 
-	while (libvhost_backend_next_event(p->b, &e) == 1)
-		if (e.type == type)
-			return e;
+	for (int i = 0; i < PATIENCE_MS / 10; i++) {
+		while (libvhost_backend_next_event(p->b, &e) == 1)
+			if (e.type == type)
+				return e;
+		if (libvhost_backend_dispatch(p->b, 10) < 0)
+			break;
+	}
 	lv_test_fail(__FILE__, __LINE__, "no event of type %u", type);
 }

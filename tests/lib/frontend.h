@@ -80,8 +80,11 @@ int ask_table(struct fake *p, const struct libvhost_region *regions, uint32_t co
 int ring_up(struct fake *p, uint32_t index);
 /* Offers one request of 64 readable bytes on it and kicks. */
 void ring_offer(struct fake *p);
-/* Waits up to a second until used.idx is n. */
+/* Waits until used.idx is n. */
 bool ring_used(struct fake *p, uint16_t n);
+/* For a second it does not get past n. */
+bool ring_rests(struct fake *p, uint16_t n);
+/* Waits for it, by dispatching; those before it are dropped. */
 struct libvhost_event take_event(struct fake *p, uint32_t type);
 
 #endif

@@ -5,6 +5,7 @@
  */
 #define _GNU_SOURCE 1
 #include "mutefs.h"
+#include "check.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -256,7 +257,7 @@ bool mutefs_asked(struct mutefs *m)
 	struct pollfd p = {.fd = m->talk, .events = POLLIN};
 	char word;
 
-	return poll(&p, 1, 5000) == 1 && read(m->talk, &word, 1) == 1;
+	return poll(&p, 1, PATIENCE_MS) == 1 && read(m->talk, &word, 1) == 1;
 }
 
 void mutefs_speak(struct mutefs *m)

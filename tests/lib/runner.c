@@ -54,7 +54,7 @@ void lv_ledger_check(const char *file, int line, const struct lv_ledger *before)
 {
 	struct lv_ledger now = {0};
 
-	for (int i = 0; i < 50; i++) {
+	for (int i = 0; i < PATIENCE_MS / 10; i++) {
 		now = lv_ledger_take();
 		if (now.fds == before->fds && now.threads <= before->threads)
 			break;

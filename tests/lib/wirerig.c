@@ -3,8 +3,6 @@
 
 #include "protocol/user_wire.h"
 
-#define PATIENCE_MS 2000
-
 static void set_path(struct wirerig *w)
 {
 	static unsigned number;

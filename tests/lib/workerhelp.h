@@ -77,12 +77,12 @@ static inline int offer_one(struct bench *b, uint64_t token)
 	return libvhost_vq_kick(b->r.drv);
 }
 
-/* Waits up to a second for one completion, as a driver does: look, ask for a call, look again, sleep. */
+/* Waits for one completion, as a driver does: look, ask for a call, look again, sleep. */
 static inline bool completed(struct bench *b, uint64_t token)
 {
 	struct libvhost_used used;
 
-	for (int i = 0; i < 10; i++) {
+	for (int i = 0; i < PATIENCE_MS / 100; i++) {
 		struct pollfd p = {.fd = b->r.call, .events = POLLIN};
 		uint32_t n = 1;
 
@@ -101,13 +101,12 @@ static inline bool completed(struct bench *b, uint64_t token)
 
 static inline void add(struct bench *b, int kick_fd, libvhost_ring_fn fn, void *arg)
 {
-	CHECK_EQ(libvhost_worker_add_vq(b->w, b->r.dev, kick_fd, fn, arg, 1000), 0);
+	CHECK_EQ(libvhost_worker_add_vq(b->w, b->r.dev, kick_fd, fn, arg, PATIENCE_MS), 0);
 }
 
-/* Waits up to five seconds. */
 static inline bool becomes(atomic_uint *word, unsigned value)
 {
-	for (int i = 0; i < 5000 && atomic_load(word) != value; i++)
+	for (int i = 0; i < PATIENCE_MS && atomic_load(word) != value; i++)
 		usleep(1000);
 	return atomic_load(word) == value;
 }

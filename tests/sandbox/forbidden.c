@@ -255,7 +255,7 @@ static int32_t attacked(struct libvhost_worker *w, uint8_t opcode, uint8_t flags
 
 	a.call.arg = &a;
 	CHECK_EQ(libvhost_worker_call(w, &a.call), 0);
-	for (int i = 0; i < 5000 && !atomic_load(&a.done); i++)
+	for (int i = 0; i < PATIENCE_MS && !atomic_load(&a.done); i++)
 		usleep(1000);
 	CHECK(atomic_load(&a.done));
 	return a.result;

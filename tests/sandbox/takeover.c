@@ -60,7 +60,7 @@ static void intrude(struct intruder *i)
 	CHECK_EQ(s.cap_effective, 0);
 	CHECK_EQ(s.seccomp, 2);
 	CHECK_EQ(libvhost_worker_call(w, &i->call), 0);
-	for (int ms = 0; ms < 5000 && !atomic_load(&i->done); ms++)
+	for (int ms = 0; ms < PATIENCE_MS && !atomic_load(&i->done); ms++)
 		usleep(1000);
 	libvhost_worker_free(w);
 	libvhost_ctx_free(ctx);

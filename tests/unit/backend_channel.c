@@ -120,7 +120,7 @@ TEST(backend_channel, r136_a_wrong_answer_costs_the_channel_only)
 		close(sock);
 		sock = open_channel(&p); /* and a new one works */
 		put_reply(sock, 2, ok, 8, 0, NULL, 0);
-		CHECK_EQ(libvhost_backend_request(p.b, &req, 1000), 0);
+		CHECK_EQ(libvhost_backend_request(p.b, &req, PATIENCE_MS), 0);
 		close(sock);
 		fake_free(&p); /* checks descriptors */
 	}
@@ -186,7 +186,7 @@ TEST(backend_channel, all_requests_are_sent)
 		struct lv_user_hdr hdr;
 
 		put_reply(sock, cases[i].request, LV_USER_VERSION | LV_USER_F_REPLY, 8, 0, &p.call, look_up);
-		CHECK_EQ(libvhost_backend_request(p.b, &req, 1000), 0);
+		CHECK_EQ(libvhost_backend_request(p.b, &req, PATIENCE_MS), 0);
 		CHECK_EQ(!!(req.out_flags & LIBVHOST_REQ_OUT_FD), look_up);
 		if (look_up)
 			close(req.out_fd);

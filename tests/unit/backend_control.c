@@ -90,9 +90,9 @@ TEST(backend_control, the_host_waits_for_events_only)
 	handshake(&p); /* no event */
 	CHECK(!readable(&p, 0));
 	CHECK_EQ(ring_up(&p, 0), 0);
-	CHECK(readable(&p, 5000));
+	CHECK(readable(&p, PATIENCE_MS));
 	CHECK_EQ(libvhost_backend_dispatch(p.b, 60000), 0); /* at once */
-	CHECK(readable(&p, 5000));			    /* until it was taken */
+	CHECK(readable(&p, PATIENCE_MS));		    /* until it was taken */
 	take_event(&p, LIBVHOST_EVENT_STARTED);
 	CHECK(!readable(&p, 20));
 	CHECK_EQ(libvhost_backend_next_event(p.b, &e), 0);
@@ -182,7 +182,7 @@ TEST(backend_control, accepts_who_connects)
 		handshake(&p);
 	}
 	p.stopped = true;
-	CHECK_EQ(libvhost_backend_stop(p.b, 5000), 0);
+	CHECK_EQ(libvhost_backend_stop(p.b, PATIENCE_MS), 0);
 	CHECK_EQ(access(addr.sun_path, F_OK), -1);
 	fake_free(&p);
 }
@@ -200,7 +200,7 @@ TEST(backend_control, dispatch_connects)
 	CHECK_EQ(libvhost_backend_connect(p.b, addr.sun_path), 0);
 	for (int i = 0; i < 3; i++) {
 		close(p.sock);
-		for (int n = 0; n < 5000 && poll(&in, 1, 0) == 0; n++) {
+		for (int n = 0; n < PATIENCE_MS && poll(&in, 1, 0) == 0; n++) {
 			struct libvhost_event e;
 
 			CHECK_EQ(libvhost_backend_dispatch(p.b, 100), 0);
@@ -213,7 +213,7 @@ TEST(backend_control, dispatch_connects)
 		CHECK_EQ(ring_up(&p, 0), 0);
 	}
 	p.stopped = true;
-	CHECK_EQ(libvhost_backend_stop(p.b, 5000), 0);
+	CHECK_EQ(libvhost_backend_stop(p.b, PATIENCE_MS), 0);
 	fake_free(&p);
 	close(listener);
 	unlink(addr.sun_path);
@@ -264,10 +264,10 @@ TEST(backend_control, a_stop_has_its_deadline_while_an_op_hangs)
 	p.stopped = true;
 	began = now_ms();
 	CHECK_EQ(libvhost_backend_stop(p.b, 100), -ETIMEDOUT);
-	CHECK(now_ms() - began < 5000);
+	CHECK(now_ms() - began < PROMPT_MS);
 	CHECK_EQ(v.stops, 0);
 	v.hold = false;
-	CHECK_EQ(libvhost_backend_stop(p.b, 5000), 0);
+	CHECK_EQ(libvhost_backend_stop(p.b, PATIENCE_MS), 0);
 	CHECK_EQ(v.stops, 1);
 	CHECK_EQ(libvhost_backend_stop(p.b, 0), 0);
 	CHECK_EQ(libvhost_backend_dispatch(p.b, 10000), -ESHUTDOWN);
@@ -292,7 +292,7 @@ TEST(backend_control, a_stop_wakes_who_dispatches)
 	CHECK_EQ(pthread_create(&thread, NULL, dispatch, &p), 0);
 	usleep(20000);
 	p.stopped = true;
-	CHECK_EQ(libvhost_backend_stop(p.b, 5000), 0);
+	CHECK_EQ(libvhost_backend_stop(p.b, PATIENCE_MS), 0);
 	pthread_join(thread, NULL);
 	fake_free(&p);
 }
@@ -347,9 +347,9 @@ TEST(backend_control, the_host_gets_its_turn_under_a_flood)
 	}
 	printf("# %llu messages meanwhile, longest call %llu ms\n", (unsigned long long)f.sent,
 	       (unsigned long long)longest);
-	CHECK(longest < 2000);
+	CHECK(longest < PATIENCE_MS / 2);
 	p.stopped = true;
-	CHECK_EQ(libvhost_backend_stop(p.b, 5000), 0);
+	CHECK_EQ(libvhost_backend_stop(p.b, PATIENCE_MS), 0);
 	f.end = true;
 	pthread_join(thread, NULL);
 	fake_free(&p);
@@ -409,7 +409,7 @@ TEST(backend_control, ends_in_the_middle_of_messages)
 		CHECK_EQ(ring_up(&p, 0), 0);
 		thread = start_flood(&f, &p, true);
 		if (i % 2)
-			CHECK_EQ(libvhost_backend_stop(p.b, 5000), 0);
+			CHECK_EQ(libvhost_backend_stop(p.b, PATIENCE_MS), 0);
 		libvhost_backend_free(p.b);
 		CHECK_EQ(v.stops, 1);
 		f.end = true;

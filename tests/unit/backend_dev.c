@@ -84,7 +84,8 @@ static int ring_base(void *arg, uint32_t queue, uint32_t *base)
 static void begin(struct both *x, bool in_process, uint64_t format)
 {
 	const struct libvhost_dev_ops dev_ops = {.size = sizeof(dev_ops), .ring_base = ring_base, .arg = x};
-	struct libvhost_dev_opts o = {.size = sizeof(o), .num_queues = QUEUES, .timeout_ms = 2000, .ops = &dev_ops};
+	struct libvhost_dev_opts o = {
+		.size = sizeof(o), .num_queues = QUEUES, .timeout_ms = PATIENCE_MS, .ops = &dev_ops};
 	const uint64_t features = F_COMMON | LV_F_VERSION_1 | format;
 
 	memset(x, 0, sizeof(*x));
@@ -160,7 +161,7 @@ static uint8_t *guest(struct both *x, uint64_t gpa)
 
 static bool answered(struct libvhost_vq *vq, struct libvhost_used *used)
 {
-	for (int i = 0; i < 2000; i++) {
+	for (int i = 0; i < PATIENCE_MS * 2; i++) {
 		uint32_t n = 1;
 
 		CHECK_EQ(libvhost_vq_get_used(vq, used, &n), 0);
@@ -278,7 +279,7 @@ static void change(bool in_process)
 
 	begin(&x, in_process, 0);
 	CHECK_EQ(libvhost_backend_set_config(x.b, next, sizeof(next)), 0);
-	for (int i = 0; i < 100 && e.type != LIBVHOST_EVENT_CONFIG_CHANGE; i++) {
+	for (int i = 0; i < PATIENCE_MS / 20 && e.type != LIBVHOST_EVENT_CONFIG_CHANGE; i++) {
 		CHECK_EQ(libvhost_dev_dispatch(x.dev, 20), 0);
 		libvhost_dev_next_event(x.dev, &e);
 	}

@@ -259,7 +259,7 @@ TEST(backend_device, in_process_transport_drives_a_ring)
 		ring_offer(&x.p);
 		CHECK(ring_used(&x.p, i));
 	}
-	CHECK_EQ(libvhost_transport_exec(x.t, &base, 1, 1000, NULL), 0);
+	CHECK_EQ(libvhost_transport_exec(x.t, &base, 1, PATIENCE_MS, NULL), 0);
 	CHECK_EQ(base.result[0], 100);
 	inproc_end(&x);
 }

@@ -160,7 +160,7 @@ static uint32_t errors(struct fake *p)
 	struct libvhost_event e;
 	uint32_t n = 0;
 
-	for (int i = 0; i < 1000 && !n; i++) {
+	for (int i = 0; i < PATIENCE_MS && !n; i++) {
 		CHECK_EQ(libvhost_backend_dispatch(p->b, 1), 0);
 		for (int again = 0; again < 2; again++) {
 			while (libvhost_backend_next_event(p->b, &e) == 1)
@@ -223,7 +223,7 @@ TEST(backend_guest, r188_r190_r191_r193_r200_r201_r203_break_their_queue_only)
 	ring_desc(&p, 0, 0x10000, 16, 0, 0);
 	offer_one(&p, 0);
 	CHECK_EQ(eventfd_write(kick, 1), 0);
-	for (int i = 0; i < 1000 && !*(volatile uint16_t *)(void *)(p.mem + RING + 0x2002); i++)
+	for (int i = 0; i < PATIENCE_MS && !*(volatile uint16_t *)(void *)(p.mem + RING + 0x2002); i++)
 		usleep(1000);
 	CHECK_EQ(get_base(&p, QUEUE), 1);
 	CHECK_EQ(*(uint16_t *)(void *)(p.mem + RING + 0x2002), 1);

@@ -256,7 +256,7 @@ TEST(backend_inflight, a_stop_hands_requests_over)
 TEST(backend_inflight, a_stop_drains)
 {
 	struct keeper k = {0};
-	const struct libvhost_backend_opts opts = {.ops = &keeper_ops, .arg = &k, .timeout_ms = 300};
+	const struct libvhost_backend_opts opts = {.ops = &keeper_ops, .arg = &k, .timeout_ms = 1000};
 	struct fake p = up(&opts, BIT20);
 	struct wire_inflight w;
 	int fd = get(&p, 1, 8, &w);
@@ -287,12 +287,12 @@ TEST(backend_inflight, in_process)
 	};
 	struct libvhost_req give = {.op = LIBVHOST_OP_SET_INFLIGHT_FD, .flags = LIBVHOST_REQ_HAS_FD};
 
-	CHECK_EQ(libvhost_transport_exec(t, req, 2, 1000, NULL), 0);
+	CHECK_EQ(libvhost_transport_exec(t, req, 2, PATIENCE_MS, NULL), 0);
 	CHECK(req[1].out_flags & LIBVHOST_REQ_OUT_FD);
 	give.fd = req[1].out_fd;
 	give.arg.inflight = req[1].arg.inflight;
 	give.arg.inflight.mmap_size = req[1].result[0];
-	CHECK_EQ(libvhost_transport_exec(t, &give, 1, 1000, NULL), 0);
+	CHECK_EQ(libvhost_transport_exec(t, &give, 1, PATIENCE_MS, NULL), 0);
 	close(give.fd);
 	libvhost_transport_free(t);
 	fake_free(&p);

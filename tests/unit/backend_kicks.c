@@ -140,12 +140,12 @@ static uint64_t wakeups(struct fake *p)
 	return s.wakeups;
 }
 
-/* Within a second the worker sleeps again. */
+/* The worker sleeps again. */
 static void comes_to_rest(struct fake *p)
 {
 	uint64_t before = 0, now = wakeups(p);
 
-	for (int i = 0; i < 20 && before != now; i++) {
+	for (int i = 0; i < PATIENCE_MS / 50 && before != now; i++) {
 		before = now;
 		usleep(50000);
 		now = wakeups(p);

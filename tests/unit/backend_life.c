@@ -62,9 +62,9 @@ static void reset(void *arg, uint32_t cause)
 static const struct libvhost_backend_ops ops = {
 	.size = sizeof(ops), .serve = serve, .queue_started = started, .queue_stopped = stopped, .reset = reset};
 
-static struct fake up(struct book *k)
+static struct fake up_for(struct book *k, uint32_t timeout_ms)
 {
-	const struct libvhost_backend_opts o = {.ops = &ops, .arg = k, .num_workers = 2, .timeout_ms = 100};
+	const struct libvhost_backend_opts o = {.ops = &ops, .arg = k, .num_workers = 2, .timeout_ms = timeout_ms};
 	struct fake p = fake_new(&o);
 
 	k->b = p.b;
@@ -72,6 +72,11 @@ static struct fake up(struct book *k)
 	CHECK_EQ(ask_u64(&p, LIBVHOST_OP_SET_PROTOCOL_FEATURES, PF(REPLY_ACK) | PF(STATUS) | PF(CONFIGURE_MEM_SLOTS)),
 		 0);
 	return p;
+}
+
+static struct fake up(struct book *k)
+{
+	return up_for(k, 0);
 }
 
 static void start_all(struct fake *p)
@@ -138,7 +143,7 @@ TEST(backend_life, a_pause_is_no_stop)
 	CHECK_EQ(ask_state(&p, LIBVHOST_OP_SET_VRING_ENABLE, 0, 0), 0);
 	CHECK_EQ(ask_state(&p, LIBVHOST_OP_SET_VRING_ENABLE, 0, 1), 0);
 	CHECK_EQ(ask(&p, LIBVHOST_OP_ADD_MEM_REG, region, sizeof(region), &p.ram, 1), 0);
-	CHECK_EQ(libvhost_backend_move_queue(p.b, 0, 1, 1000), 0);
+	CHECK_EQ(libvhost_backend_move_queue(p.b, 0, 1, PATIENCE_MS), 0);
 	ring_offer(&p);
 	CHECK(ring_used(&p, 1));
 	check(&k, 4, 0);
@@ -150,7 +155,7 @@ TEST(backend_life, a_pause_is_no_stop)
 TEST(backend_life, a_start_that_fails)
 {
 	struct book k = {.hold = true};
-	struct fake p = up(&k);
+	struct fake p = up_for(&k, 500);
 
 	memset(p.mem, 0, 0x10000);
 	CHECK_EQ(ring_up(&p, 0), 0);
@@ -171,7 +176,7 @@ TEST(backend_life, a_start_that_fails)
 TEST(backend_life, a_disconnect_with_a_handler_that_does_not_return)
 {
 	struct book k = {0};
-	struct fake p = up(&k);
+	struct fake p = up_for(&k, 500);
 
 	start_all(&p);
 	k.hold = true;
@@ -184,7 +189,7 @@ TEST(backend_life, a_disconnect_with_a_handler_that_does_not_return)
 	check(&k, 4, 2); /* queue 2 is on the same worker as queue 0 */
 	CHECK_EQ(resets(&k), 0);
 	k.hold = false;
-	for (int i = 0; i < 100 && !resets(&k); i++)
+	for (int i = 0; i < PATIENCE_MS / 100 && !resets(&k); i++)
 		CHECK_EQ(libvhost_backend_dispatch(p.b, 100), 0);
 	check(&k, 4, 4);
 	CHECK_EQ(k.resets[LIBVHOST_RESET_LEFT], 1);
@@ -203,7 +208,7 @@ TEST(backend_life, a_broken_queue_stops_when_it_begins_anew)
 	avail[2] = 0xffff; /* head that does not exist */
 	__atomic_store_n(&avail[1], 1, __ATOMIC_RELEASE);
 	eventfd_write(p.kick, 1);
-	for (int i = 0; i < 1000 && poll(&(struct pollfd){.fd = p.err, .events = POLLIN}, 1, 0) == 0; i++)
+	for (int i = 0; i < PATIENCE_MS && poll(&(struct pollfd){.fd = p.err, .events = POLLIN}, 1, 0) == 0; i++)
 		CHECK_EQ(libvhost_backend_dispatch(p.b, 1), 0);
 	take_event(&p, LIBVHOST_EVENT_QUEUE_ERROR);
 	check(&k, 1, 0);
@@ -223,7 +228,7 @@ TEST(backend_life, the_ends_of_a_back_end)
 		start_all(&p);
 		p.stopped = true;
 		if (!frees)
-			CHECK_EQ(libvhost_backend_stop(p.b, 5000), 0);
+			CHECK_EQ(libvhost_backend_stop(p.b, PATIENCE_MS), 0);
 		check(&k, 4, frees ? 0 : 4);
 		k.b = NULL;
 		fake_free(&p);

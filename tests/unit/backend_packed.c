@@ -55,7 +55,7 @@ static bool served(struct fake *p, uint16_t pos)
 	lv_packed_set_addr(&r, pos, 0x10000);
 	lv_packed_publish(&r, pos, lv_packed_meta(64, 3, lv_avail_bits(pos)));
 	CHECK_EQ(eventfd_write(p->kick, 1), 0);
-	for (int i = 0; i < 1000; i++, usleep(1000)) {
+	for (int i = 0; i < PATIENCE_MS; i++, usleep(1000)) {
 		const uint64_t meta = lv_packed_load(&r, pos);
 
 		if (lv_meta_is(meta, lv_used_bits(pos)))
@@ -150,7 +150,7 @@ TEST(backend_packed, a_ring_that_breaks_is_reported)
 	CHECK_EQ(go(&p), 0);
 	lv_packed_publish(&r, 0, lv_packed_meta(64, NUM, LV_PACKED_AVAIL));
 	CHECK_EQ(eventfd_write(p.kick, 1), 0);
-	for (int i = 0; i < 100 && e.type != LIBVHOST_EVENT_QUEUE_ERROR; i++) {
+	for (int i = 0; i < PATIENCE_MS / 20 && e.type != LIBVHOST_EVENT_QUEUE_ERROR; i++) {
 		CHECK_EQ(libvhost_backend_dispatch(p.b, 20), 0);
 		while (e.type != LIBVHOST_EVENT_QUEUE_ERROR && libvhost_backend_next_event(p.b, &e) == 1)
 			;

@@ -28,7 +28,7 @@ static void *move_on_and_on(void *arg)
 	struct mover *m = arg;
 
 	for (uint32_t i = 1; !m->end && m->rc == 0; i++) {
-		m->rc = libvhost_backend_move_queue(m->b, 0, i % WORKERS, 5000);
+		m->rc = libvhost_backend_move_queue(m->b, 0, i % WORKERS, PATIENCE_MS);
 		m->moves++;
 	}
 	return NULL;
@@ -67,8 +67,8 @@ TEST(backend_placement, begins_modulo_and_stays_where_it_was_moved)
 	for (uint32_t q = 0; q < 3; q++)
 		CHECK_EQ(ring_up(&p, q), 0);
 	CHECK_EQ(status_of(&p, 0).queues, 3);
-	CHECK_EQ(libvhost_backend_move_queue(p.b, 2, 1, 1000), 0);
-	CHECK_EQ(libvhost_backend_move_queue(p.b, 2, 1, 1000), 0);
+	CHECK_EQ(libvhost_backend_move_queue(p.b, 2, 1, PATIENCE_MS), 0);
+	CHECK_EQ(libvhost_backend_move_queue(p.b, 2, 1, PATIENCE_MS), 0);
 	CHECK_EQ(status_of(&p, 0).queues, 2);
 	CHECK_EQ(status_of(&p, 1).queues, 1);
 	memset(p.mem, 0, RAM_BYTES);
@@ -113,8 +113,8 @@ TEST(backend_placement, a_worker_that_is_stuck_neither_gets_nor_gives)
 	ring_offer(&p);
 	CHECK(ring_used(&p, 1));
 	hold = false;
-	CHECK_EQ(libvhost_backend_move_queue(p.b, 1, 0, 5000), 0);
-	CHECK_EQ(libvhost_backend_move_queue(p.b, 0, 1, 5000), 0);
+	CHECK_EQ(libvhost_backend_move_queue(p.b, 1, 0, PATIENCE_MS), 0);
+	CHECK_EQ(libvhost_backend_move_queue(p.b, 0, 1, PATIENCE_MS), 0);
 	ring_offer(&p);
 	CHECK(ring_used(&p, 2));
 	fake_free(&p);
@@ -151,7 +151,7 @@ TEST(backend_placement, a_descriptor_that_its_worker_gave_up_is_reported)
 	struct libvhost_event e;
 	int fd = eventfd(1, EFD_CLOEXEC | EFD_NONBLOCK);
 
-	CHECK_EQ(libvhost_worker_add_fd(w, fd, fails, NULL, 1000), 0);
+	CHECK_EQ(libvhost_worker_add_fd(w, fd, fails, NULL, PATIENCE_MS), 0);
 	for (int i = 0; i < 100; i++) {
 		CHECK_EQ(libvhost_backend_dispatch(p.b, 100), 0);
 		if (libvhost_backend_next_event(p.b, &e) == 1 && e.type == LIBVHOST_EVENT_QUEUE_ERROR)
@@ -160,7 +160,7 @@ TEST(backend_placement, a_descriptor_that_its_worker_gave_up_is_reported)
 	CHECK_EQ(e.queue, LIBVHOST_NONE);
 	CHECK_EQ(e.err, -EIO);
 	CHECK_EQ(e.value[0], (unsigned)fd);
-	CHECK_EQ(libvhost_worker_remove_fd(w, fd, 1000), 0);
+	CHECK_EQ(libvhost_worker_remove_fd(w, fd, PATIENCE_MS), 0);
 	close(fd);
 	fake_free(&p);
 }
@@ -193,9 +193,9 @@ TEST(backend_placement, what_a_queue_watches_moves_along)
 	handshake(&p);
 	CHECK_EQ(ring_up(&p, 0), 0);
 	for (unsigned i = 1; i <= 4; i++) {
-		CHECK_EQ(libvhost_backend_move_queue(p.b, 0, i % 2, 1000), 0);
+		CHECK_EQ(libvhost_backend_move_queue(p.b, 0, i % 2, PATIENCE_MS), 0);
 		CHECK_EQ(eventfd_write(w.fd, 1), 0);
-		for (int n = 0; n < 2000 && w.reads < i; n++)
+		for (int n = 0; n < PATIENCE_MS && w.reads < i; n++)
 			usleep(1000);
 		CHECK_EQ(w.reads, i);
 		CHECK_EQ(w.tid, status_of(&p, i % 2).tid);

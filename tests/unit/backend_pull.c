@@ -64,7 +64,7 @@ TEST(backend_pull, serves_on_the_thread_that_dispatches)
 	CHECK_EQ(libvhost_backend_queue(p.b, 0, &vq, &in.fd), 0);
 	for (uint16_t i = 1; i <= 20; i++) {
 		ring_offer(&p);
-		CHECK_EQ(poll(&in, 1, 1000), 1);
+		CHECK_EQ(poll(&in, 1, PATIENCE_MS), 1);
 		vq = queue(&p);
 		CHECK_EQ(poll(&in, 1, 0), 0);
 		CHECK_EQ(pop(vq, &head), 1);
@@ -100,7 +100,7 @@ TEST(backend_pull, a_stop_waits_for_what_was_taken)
 	CHECK_EQ(recv_msg(&p, &hdr, state, sizeof(state)), -1);
 	CHECK_EQ(pop(queue(&p), &other), 0); /* nothing new */
 	push(queue(&p), head);
-	CHECK_EQ(poll(&in, 1, 1000), 1); /* dispatch wants a turn without any event of the front-end */
+	CHECK_EQ(poll(&in, 1, PATIENCE_MS), 1); /* dispatch wants a turn without any event of the front-end */
 	CHECK_EQ(recv_msg(&p, &hdr, state, sizeof(state)), 8);
 	CHECK_EQ(hdr.request, LIBVHOST_OP_GET_VRING_BASE);
 	CHECK_EQ(state[1], 1);
@@ -121,7 +121,7 @@ TEST(backend_pull, a_stop_does_not_wait_for_ever)
 	ring_offer(&p);
 	CHECK_EQ(pop(queue(&p), &head), 1);
 	ask_base(&p);
-	while (n == -1 && lv_now(NULL) - began < 10000 * LV_NS_PER_MS)
+	while (n == -1 && lv_now(NULL) - began < PATIENCE_MS * LV_NS_PER_MS)
 		n = recv_msg(&p, &hdr, state, sizeof(state));
 	CHECK_EQ(n, 8);
 	CHECK(lv_now(NULL) - began >= TIMEOUT_MS * LV_NS_PER_MS);
@@ -237,7 +237,7 @@ TEST(backend_pull, refuses_what_only_workers_do)
 	CHECK_EQ(libvhost_backend_error(p.b, &e), 0);
 	CHECK_HAS(e.text, "socketpair");
 	p.sock = -1;
-	CHECK_EQ(libvhost_backend_stop(p.b, 1000), 0);
+	CHECK_EQ(libvhost_backend_stop(p.b, PATIENCE_MS), 0);
 	p.stopped = true;
 	other.stopped = true; /* two at once: the ledger of one sees the other */
 	fake_free(&p);

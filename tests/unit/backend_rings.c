@@ -24,7 +24,7 @@ TEST(backend_rings, serves_and_calls)
 		CHECK(ring_used(&p, i));
 	}
 	call.fd = p.call;
-	CHECK_EQ(poll(&call, 1, 1000), 1);
+	CHECK_EQ(poll(&call, 1, PATIENCE_MS), 1);
 	CHECK_EQ(get_base(&p, 0), 100);
 	fake_free(&p);
 }
@@ -146,7 +146,7 @@ TEST(backend_rings, r091_stops_once_and_restarts_from_there)
 	CHECK_EQ(get_base(&p, 0), 1);
 	ring_offer(&p);
 	usleep(5000);
-	CHECK(!ring_used(&p, 2)); /* stopped means stopped */
+	CHECK(ring_rests(&p, 1)); /* stopped means stopped */
 	CHECK_EQ(ask_fd(&p, LIBVHOST_OP_SET_VRING_KICK, 0, p.kick), 0);
 	CHECK(ring_used(&p, 2));
 	fake_free(&p);
@@ -192,10 +192,7 @@ TEST(backend_rings, call_descriptors_are_swapped_while_it_runs)
 		signalled(p.call);
 		ring_offer(&p);
 		CHECK(ring_used(&p, i));
-		for (int w = 0; w < 1000 && !signalled(i % 2 ? masked : p.call); w++) {
-			CHECK(w < 999);
-			usleep(1000);
-		}
+		CHECK_EQ(poll(&(struct pollfd){.fd = i % 2 ? masked : p.call, .events = POLLIN}, 1, PATIENCE_MS), 1);
 	}
 	close(masked);
 	fake_free(&p);
@@ -219,10 +216,7 @@ TEST(backend_rings, r098_descriptors_of_files_and_devices_are_refused)
 		CHECK_EQ(ask_fd(&p, LIBVHOST_OP_SET_VRING_KICK, 0, terminal), -EINVAL);
 	ring_offer(&p); /* what was there before still works */
 	CHECK(ring_used(&p, 1));
-	for (int w = 0; w < 1000 && !signalled(p.call); w++) {
-		CHECK(w < 999);
-		usleep(1000);
-	}
+	CHECK_EQ(poll(&(struct pollfd){.fd = p.call, .events = POLLIN}, 1, PATIENCE_MS), 1);
 	close(device);
 	close(full);
 	if (terminal >= 0)
@@ -300,13 +294,8 @@ TEST(backend_rings, broken_ring_is_reported_and_revived)
 	avail[2] = 0xffff; /* head that does not exist */
 	__atomic_store_n(&avail[1], 1, __ATOMIC_RELEASE);
 	eventfd_write(p.kick, 1);
-	for (int i = 0; i < 1000; i++) {
-		CHECK_EQ(libvhost_backend_dispatch(p.b, 1), 0);
-		if (signalled(p.err))
-			break;
-		CHECK(i < 999);
-	}
 	e = take_event(&p, LIBVHOST_EVENT_QUEUE_ERROR);
+	CHECK(signalled(p.err));
 	CHECK_EQ(e.queue, 0);
 	CHECK_EQ(e.err, -EBADMSG);
 	memset(p.mem, 0, 0x4000);
@@ -330,7 +319,7 @@ static int stubborn(void *arg, uint32_t queue, struct libvhost_vq *vq)
 TEST(backend_rings, stuck_handler_does_not_take_the_control_thread_with_it)
 {
 	static const struct libvhost_backend_ops ops = {.size = sizeof(ops), .serve = stubborn};
-	const struct libvhost_backend_opts o = {.timeout_ms = 50, .ops = &ops, .num_workers = 2};
+	const struct libvhost_backend_opts o = {.timeout_ms = 500, .ops = &ops, .num_workers = 2};
 	struct libvhost_error err = {.size = sizeof(err)};
 	uint32_t state[2] = {0, 0};
 	struct fake p = fake_new(&o);
@@ -345,7 +334,7 @@ TEST(backend_rings, stuck_handler_does_not_take_the_control_thread_with_it)
 	CHECK_EQ(libvhost_backend_error(p.b, &err), 0);
 	CHECK_EQ(libvhost_backend_adopt(p.b, p.sock), -EBUSY); /* the old session is not over */
 	atomic_store(&hold, 0);
-	for (int i = 0; i < 100 && libvhost_backend_adopt(p.b, p.sock) == -EBUSY; i++)
+	for (int i = 0; i < PATIENCE_MS / 100 && libvhost_backend_adopt(p.b, p.sock) == -EBUSY; i++)
 		CHECK_EQ(libvhost_backend_dispatch(p.b, 100), 0);
 	fake_connect(&p);
 	handshake(&p);

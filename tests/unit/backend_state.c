@@ -68,15 +68,21 @@ static struct device *device_new(uint32_t len)
 	return d;
 }
 
-static struct fake up(struct device *d, uint32_t state_max)
+static struct fake up_for(struct device *d, uint32_t state_max, uint32_t timeout_ms)
 {
 	static const struct libvhost_backend_ops ops = {
 		.size = sizeof(ops), .serve = fake_serve, .save_state = save_state, .load_state = load_state};
-	const struct libvhost_backend_opts o = {.ops = &ops, .arg = d, .state_max = state_max, .timeout_ms = 250};
+	const struct libvhost_backend_opts o = {
+		.ops = &ops, .arg = d, .state_max = state_max, .timeout_ms = timeout_ms};
 	struct fake p = fake_new(&o);
 
 	handshake(&p);
 	return p;
+}
+
+static struct fake up(struct device *d, uint32_t state_max)
+{
+	return up_for(d, state_max, 0);
 }
 
 /* The word of the answer. */
@@ -289,7 +295,7 @@ TEST(backend_state, r142_a_save_that_nobody_reads_ends_by_the_deadline)
 {
 	static uint8_t buf[ROOM + HEADER + 1];
 	struct device *d = device_new(ROOM);
-	struct fake p = up(d, 0);
+	struct fake p = up_for(d, 0, 250);
 	struct pollfd fd = {.fd = libvhost_backend_fd(p.b), .events = POLLIN};
 	struct lv_ledger before = lv_ledger_take();
 	int fds[2];
@@ -299,7 +305,7 @@ TEST(backend_state, r142_a_save_that_nobody_reads_ends_by_the_deadline)
 	CHECK_EQ(fcntl(fds[1], F_SETFL, 0), 0); /* what we hold of it blocks: its own does not */
 	settle(&p);
 	CHECK_EQ(get_u64(&p, LIBVHOST_OP_GET_QUEUE_NUM), 4); /* others are served meanwhile */
-	CHECK_EQ(poll(&fd, 1, 1000), 1);		     /* the host is woken for it */
+	CHECK_EQ(poll(&fd, 1, PATIENCE_MS), 1);		     /* the host is woken for it */
 	settle(&p);
 	close(fds[1]);
 	CHECK(read_all(&p, fds[0], buf, sizeof(buf)) < HEADER + ROOM); /* the end comes too early */

@@ -245,7 +245,7 @@ TEST(device_config, a_space_that_changed_while_the_peer_was_away)
 	int mine;
 
 	for (int changed = 0; changed < 2; changed++) {
-		const struct libvhost_call_opts patient = {.size = sizeof(patient), .timeout_ms = 3000};
+		const struct libvhost_call_opts patient = {.size = sizeof(patient), .timeout_ms = PATIENCE_MS};
 
 		space_open(&s);
 		s.resized = (uint8_t)changed;
@@ -253,7 +253,7 @@ TEST(device_config, a_space_that_changed_while_the_peer_was_away)
 		CHECK_EQ(libvhost_dev_set_config_call(s.w.r.dev, mine), 0);
 		CHECK_EQ(libvhost_dev_get_config(s.w.r.dev, 0, buf, 60, 0), 0);
 		puppet_kill(&s.w.p);
-		CHECK(devrig_await(&s.w.r, LIBVHOST_EVENT_DISCONNECTED, 2000, &e));
+		CHECK(devrig_await(&s.w.r, LIBVHOST_EVENT_DISCONNECTED, PATIENCE_MS, &e));
 		CHECK_EQ(libvhost_dev_reconnect(s.w.r.dev, &patient), 0);
 		CHECK_EQ(devrig_events(&s.w.r, LIBVHOST_EVENT_CONFIG_CHANGE, NULL), (uint32_t)changed);
 		CHECK_EQ(lv_eventfd_drain(mine), changed);

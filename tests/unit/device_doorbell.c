@@ -109,7 +109,7 @@ TEST(doorbell, stop_reset_and_disconnect_end_all)
 	CHECK_EQ(wirerig_ask_area(&w, 3, PAGE, 0, fd), 0);
 	CHECK_EQ(doorbell(&w, 3).address, address);
 	puppet_kill(&w.p);
-	CHECK(devrig_await(&w.r, LIBVHOST_EVENT_DISCONNECTED, 2000, NULL));
+	CHECK(devrig_await(&w.r, LIBVHOST_EVENT_DISCONNECTED, PATIENCE_MS, NULL));
 	CHECK_EQ(no_doorbell(&w, 3), -ENOENT);
 	poke(address, 1); /* the guest does not know yet */
 	CHECK_EQ(libvhost_dev_reconnect(w.r.dev, NULL), 0);

@@ -86,7 +86,7 @@ TEST(device_freeze, the_inflight_region_comes_along)
 	while (devrig_state(&u.w.r) == LIBVHOST_DEV_RUNNING)
 		CHECK_EQ(libvhost_dev_dispatch(u.w.r.dev, 50), 0);
 	CHECK_EQ(libvhost_dev_reconnect(u.w.r.dev, NULL), 0);
-	CHECK(devrig_await(&u.w.r, LIBVHOST_EVENT_RECONNECTED, 100, &e));
+	CHECK(devrig_await(&u.w.r, LIBVHOST_EVENT_RECONNECTED, PATIENCE_MS, &e));
 	CHECK_EQ(e.value[0], LIBVHOST_GUARANTEE_INFLIGHT);
 	CHECK_EQ(libvhost_dev_stop(u.w.r.dev, NULL), 0);
 	up_close(&u);

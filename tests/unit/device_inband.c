@@ -114,7 +114,7 @@ TEST(in_band, a_reconnect_starts_rings_by_message_again)
 
 	rig(&w);
 	puppet_kill(&w.p);
-	CHECK(devrig_await(&w.r, LIBVHOST_EVENT_DISCONNECTED, 2000, NULL));
+	CHECK(devrig_await(&w.r, LIBVHOST_EVENT_DISCONNECTED, PATIENCE_MS, NULL));
 	before = atomic_load(&w.p.messages);
 	CHECK_EQ(libvhost_dev_reconnect(w.r.dev, NULL), 0);
 	CHECK_EQ(count(&w, OP(VRING_KICK), before), 2);

@@ -131,7 +131,7 @@ TEST(device_mask, across_stop_and_start_of_the_queue)
 /* The peer dies owing a call: the guest is interrupted once, or finds it when it unmasks. */
 TEST(device_mask, across_a_reconnect)
 {
-	const struct libvhost_call_opts patient = {.size = sizeof(patient), .timeout_ms = 3000};
+	const struct libvhost_call_opts patient = {.size = sizeof(patient), .timeout_ms = PATIENCE_MS};
 	struct libvhost_event e;
 	struct late l;
 
@@ -140,7 +140,7 @@ TEST(device_mask, across_a_reconnect)
 	interrupted(&l);
 	CHECK_EQ(libvhost_virtqueue_mask(l.w.r.dev, QUEUE, 1), 0);
 	puppet_kill(&l.w.p);
-	CHECK(devrig_await(&l.w.r, LIBVHOST_EVENT_DISCONNECTED, 2000, &e));
+	CHECK(devrig_await(&l.w.r, LIBVHOST_EVENT_DISCONNECTED, PATIENCE_MS, &e));
 	CHECK_EQ(libvhost_dev_reconnect(l.w.r.dev, &patient), 0);
 	CHECK_EQ(lv_eventfd_drain(queue_of(&l).call_fd), 0);
 	CHECK_EQ(libvhost_virtqueue_mask(l.w.r.dev, QUEUE, 0), 0);
@@ -154,7 +154,7 @@ TEST(device_mask, across_a_reconnect)
 /* The peer dies in the middle of an unmask: that has failed, the queue is masked, and a second try works at once. */
 TEST(device_mask, an_unmask_that_the_peer_did_not_survive)
 {
-	const struct libvhost_call_opts patient = {.size = sizeof(patient), .timeout_ms = 3000};
+	const struct libvhost_call_opts patient = {.size = sizeof(patient), .timeout_ms = PATIENCE_MS};
 	struct late l;
 
 	late_init(&l);
@@ -189,14 +189,14 @@ TEST(device_mask, while_the_peer_is_away)
 	CHECK_EQ(libvhost_dev_start(r.dev, NULL), 0);
 	r.f.away = true;
 	r.f.dead = true;
-	CHECK(devrig_await(&r, LIBVHOST_EVENT_DISCONNECTED, 1000, &e));
+	CHECK(devrig_await(&r, LIBVHOST_EVENT_DISCONNECTED, PATIENCE_MS, &e));
 	CHECK_EQ(devrig_state(&r), LIBVHOST_DEV_RECONNECTING);
 	CHECK_EQ(libvhost_virtqueue_mask(r.dev, 1, 1), 0);
 	CHECK_EQ(libvhost_virtqueue_mask(r.dev, 2, 0), 0);
 	CHECK_EQ(libvhost_virtqueue_mask(r.dev, 3, 1), -ENOENT);
 	CHECK_EQ(libvhost_virtqueue_mask(r.dev, 300, 1), -ENOENT);
 	r.f.away = false;
-	CHECK(devrig_await(&r, LIBVHOST_EVENT_RECONNECTED, 3000, &e));
+	CHECK(devrig_await(&r, LIBVHOST_EVENT_RECONNECTED, PATIENCE_MS, &e));
 	CHECK_EQ(libvhost_virtqueue_pending(r.dev, 1), 1); /* the call that every reconnect pays */
 	CHECK_EQ(libvhost_dev_get_queue(r.dev, 2, &q), 0);
 	CHECK_EQ(lv_eventfd_drain(q.call_fd), 1);
@@ -226,7 +226,7 @@ static void *dispatch_loop(void *arg)
 /* Masks and unmasks until it is allowed; whatever the peer does in between, what was said last is in force. */
 static void mask_for_sure(struct libvhost_dev *dev, uint32_t mask)
 {
-	const uint64_t end = now_ms() + 5000;
+	const uint64_t end = now_ms() + PATIENCE_MS;
 
 	while (libvhost_virtqueue_mask(dev, QUEUE, mask)) {
 		CHECK(now_ms() < end);
@@ -247,7 +247,7 @@ TEST(device_mask, while_the_peer_comes_and_goes)
 	loop.dev = l.w.r.dev;
 	CHECK_EQ(pthread_create(&thread, NULL, dispatch_loop, &loop), 0);
 	for (uint32_t n = 0; n < want; n++) {
-		const uint64_t end = now_ms() + 5000;
+		const uint64_t end = now_ms() + PATIENCE_MS;
 		uint32_t mask = 0;
 
 		puppet_kill(&l.w.p);

@@ -165,7 +165,7 @@ TEST(device_memory, a_commit_finds_a_device_busy)
 	devrig_queues(&r, 4);
 	CHECK_EQ(libvhost_dev_start(r.dev, &async), -EINPROGRESS);
 	CHECK_EQ(devrig_grow(&r, HIGH, 0, NULL), -EBUSY);
-	CHECK(devrig_await(&r, LIBVHOST_EVENT_DONE, 1000, NULL));
+	CHECK(devrig_await(&r, LIBVHOST_EVENT_DONE, PATIENCE_MS, NULL));
 	fake_arm(&r.f);
 	CHECK_EQ(libvhost_mem_commit(r.g.mem, 0, NULL), 0);
 	CHECK_EQ(fake_count(&r.f, OP(ADD_MEM_REG)), 1);

@@ -199,16 +199,16 @@ TEST(device_packed, by_policy_each_attempt_asks)
 
 	running(&r, &h, LIBVHOST_DEV_AUTO_RECONNECT);
 	devrig_lose_peer(&r);
-	CHECK(devrig_await(&r, LIBVHOST_EVENT_RECONNECTED, 2000, &e));
+	CHECK(devrig_await(&r, LIBVHOST_EVENT_RECONNECTED, PATIENCE_MS, &e));
 	CHECK_EQ(h.asked[0], 1);
 	h.base[0] = 0x80068006;
 	devrig_lose_peer(&r);
-	CHECK(devrig_await(&r, LIBVHOST_EVENT_RECONNECTED, 2000, &e));
+	CHECK(devrig_await(&r, LIBVHOST_EVENT_RECONNECTED, PATIENCE_MS, &e));
 	CHECK_EQ(h.asked[0], 2);
 	CHECK_EQ(base_of(&r, 0), 0x80068006);
 	h.answer = -1;
 	devrig_lose_peer(&r);
-	CHECK(devrig_await(&r, LIBVHOST_EVENT_NEEDS_RESET, 2000, &e));
+	CHECK(devrig_await(&r, LIBVHOST_EVENT_NEEDS_RESET, PATIENCE_MS, &e));
 	CHECK_EQ(devrig_state(&r), LIBVHOST_DEV_NEGOTIATED);
 	devrig_close(&r);
 }

@@ -233,8 +233,8 @@ TEST(device_policy, a_change_wakes_a_thread_that_waits)
 	CHECK_EQ(devrig_state(&p.r), LIBVHOST_DEV_RECONNECTING);
 	CHECK_EQ(set(&p.r, ALWAYS, 0, 1, 1, 0), 0);
 	pthread_join(thread, NULL);
-	CHECK(devrig_await(&p.r, LIBVHOST_EVENT_RECONNECTED, 1000, NULL));
-	CHECK(now_ms() - began < 1000);
+	CHECK(devrig_await(&p.r, LIBVHOST_EVENT_RECONNECTED, PATIENCE_MS, NULL));
+	CHECK(now_ms() - began < 30000); /* half of its pause */
 	devrig_close(&p.r);
 }
 
@@ -301,10 +301,10 @@ TEST(device_policy, r245_a_listener_that_cannot_accept_is_left_alone_for_a_while
 	p.r.f.tries = 0;
 	devrig_lose_peer(&p.r);
 	lv_eventfd_signal(p.r.f.fd); /* readable for ever */
-	for (began = now_ms(); now_ms() - began < 250;)
+	for (began = now_ms(); now_ms() - began < 250 || p.r.f.tries < 2;)
 		CHECK_EQ(libvhost_dev_dispatch(p.r.dev, 10), 0);
-	CHECK(p.r.f.tries >= 2 && p.r.f.tries <= 4); /* at 0, 100, 300 ms */
+	CHECK(p.r.f.tries <= 2 + (now_ms() - began) / 100); /* at 0, 100, 300 ms */
 	p.r.f.open_error = 0;
-	CHECK(devrig_await(&p.r, LIBVHOST_EVENT_RECONNECTED, 2000, NULL));
+	CHECK(devrig_await(&p.r, LIBVHOST_EVENT_RECONNECTED, PATIENCE_MS, NULL));
 	devrig_close(&p.r);
 }

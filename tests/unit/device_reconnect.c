@@ -86,10 +86,10 @@ TEST(device_reconnect, waits_for_the_peer_until_its_deadline)
 	r.f.away = true;
 	began = now_ms();
 	CHECK_EQ(libvhost_dev_reconnect(r.dev, &brief), -ETIMEDOUT);
-	CHECK(now_ms() - began >= 59 && now_ms() - began < 2000);
+	CHECK(now_ms() - began >= 59 && now_ms() - began < PROMPT_MS);
 	CHECK_EQ(devrig_state(&r), LIBVHOST_DEV_DISCONNECTED);
 	r.f.away = false;
-	CHECK_EQ(libvhost_dev_reconnect(r.dev, &brief), 0);
+	CHECK_EQ(libvhost_dev_reconnect(r.dev, NULL), 0);
 	devrig_close(&r);
 }
 
@@ -102,11 +102,11 @@ TEST(device_reconnect, by_policy)
 	r.f.away = true;
 	devrig_lose_peer(&r);
 	CHECK_EQ(devrig_state(&r), LIBVHOST_DEV_RECONNECTING);
-	CHECK(devrig_await(&r, LIBVHOST_EVENT_DISCONNECTED, 100, &e));
+	CHECK(devrig_await(&r, LIBVHOST_EVENT_DISCONNECTED, PATIENCE_MS, &e));
 	CHECK(!devrig_await(&r, LIBVHOST_EVENT_RECONNECTED, 50, &e));
 	CHECK_EQ(libvhost_dev_start(r.dev, NULL), -EBUSY);
 	r.f.away = false;
-	CHECK(devrig_await(&r, LIBVHOST_EVENT_RECONNECTED, 2000, &e));
+	CHECK(devrig_await(&r, LIBVHOST_EVENT_RECONNECTED, PATIENCE_MS, &e));
 	CHECK_EQ(devrig_state(&r), LIBVHOST_DEV_RUNNING);
 	devrig_close(&r);
 }
@@ -153,12 +153,12 @@ TEST(device_reconnect, stop_during_the_pause_is_immediate)
 	CHECK(!devrig_await(&r, LIBVHOST_EVENT_RECONNECTED, 150, &e));
 	began = now_ms();
 	CHECK_EQ(libvhost_dev_stop(r.dev, NULL), 0);
-	CHECK(now_ms() - began < 1000);
+	CHECK(now_ms() - began < PROMPT_MS);
 	CHECK_EQ(libvhost_dev_stop(r.dev, NULL), -EALREADY);
 	CHECK_EQ(libvhost_dev_get_queue(r.dev, 3, &q), 0);
 	CHECK_EQ(q.base, 2);
 	r.f.away = false;
-	CHECK(devrig_await(&r, LIBVHOST_EVENT_RECONNECTED, 2000, &e));
+	CHECK(devrig_await(&r, LIBVHOST_EVENT_RECONNECTED, PATIENCE_MS, &e));
 	CHECK_EQ(devrig_state(&r), LIBVHOST_DEV_NEGOTIATED);
 	CHECK_EQ(libvhost_dev_start(r.dev, NULL), 0);
 	devrig_close(&r);
@@ -220,7 +220,7 @@ TEST(device_reconnect, a_peer_that_always_dies_is_given_up)
 	CHECK_EQ(devrig_error(&r).code, -ECONNRESET);
 	CHECK_EQ(devrig_state(&r), LIBVHOST_DEV_DISCONNECTED);
 	r.f.dies = false;
-	CHECK_EQ(libvhost_dev_reconnect(r.dev, &brief), 0);
+	CHECK_EQ(libvhost_dev_reconnect(r.dev, NULL), 0);
 	devrig_close(&r);
 }
 
@@ -233,7 +233,7 @@ TEST(device_reconnect, async_and_from_any_state)
 	running(&r, 0);
 	CHECK_EQ(libvhost_dev_reconnect(r.dev, &async), -EINPROGRESS);
 	CHECK_EQ(devrig_state(&r), LIBVHOST_DEV_RECONNECTING);
-	CHECK(devrig_await(&r, LIBVHOST_EVENT_DONE, 1000, &e));
+	CHECK(devrig_await(&r, LIBVHOST_EVENT_DONE, PATIENCE_MS, &e));
 	CHECK_EQ(e.value[0], LIBVHOST_OPERATION_RECONNECT);
 	CHECK_EQ(e.err, 0);
 	CHECK_EQ(devrig_state(&r), LIBVHOST_DEV_RUNNING);

@@ -105,7 +105,7 @@ TEST(shmem, files_are_mapped_and_unmapped)
 	CHECK_HAS(why, "shared-memory windows");
 	CHECK_EQ(libvhost_mem_log_start(w.r.g.mem, 0, NULL), -ENOTSUP);
 	CHECK_EQ(unmap(&w, 4 * PAGE, 2 * PAGE), 0);
-	CHECK_EQ(libvhost_mem_log_start(w.r.g.mem, 5000, NULL), 0);
+	CHECK_EQ(libvhost_mem_log_start(w.r.g.mem, PATIENCE_MS, NULL), 0);
 	close(fd);
 	wirerig_close(&w);
 }
@@ -243,7 +243,7 @@ TEST(shmem, disconnect_and_reset_empty_the_window)
 
 	CHECK_EQ(map(&w, area(0, PAGE, 0), fd), 0);
 	puppet_kill(&w.p);
-	CHECK(devrig_await(&w.r, LIBVHOST_EVENT_DISCONNECTED, 2000, NULL));
+	CHECK(devrig_await(&w.r, LIBVHOST_EVENT_DISCONNECTED, PATIENCE_MS, NULL));
 	CHECK(faults(at));
 	CHECK_EQ(libvhost_dev_reconnect(w.r.dev, NULL), 0);
 	CHECK_EQ(map(&w, area(0, PAGE, 0), fd), 0); /* the window itself stays */

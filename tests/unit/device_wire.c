@@ -156,7 +156,7 @@ TEST(device_wire, no_interrupt_is_lost_around_a_mask)
 
 TEST(device_wire, killed_peer_is_noticed_and_comes_back)
 {
-	const struct libvhost_call_opts patient = {.size = sizeof(patient), .timeout_ms = 3000};
+	const struct libvhost_call_opts patient = {.size = sizeof(patient), .timeout_ms = PATIENCE_MS};
 	struct libvhost_event e;
 	struct wire w;
 
@@ -165,7 +165,7 @@ TEST(device_wire, killed_peer_is_noticed_and_comes_back)
 	CHECK_EQ(libvhost_dev_start(w.r.dev, NULL), 0);
 	for (int i = 0; i < 3; i++) {
 		puppet_kill(&w.p);
-		CHECK(devrig_await(&w.r, LIBVHOST_EVENT_DISCONNECTED, 2000, &e));
+		CHECK(devrig_await(&w.r, LIBVHOST_EVENT_DISCONNECTED, PATIENCE_MS, &e));
 		CHECK_EQ(libvhost_dev_reconnect(w.r.dev, &patient), 0);
 		CHECK_EQ(devrig_state(&w.r), LIBVHOST_DEV_RUNNING);
 		CHECK_EQ(devrig_events(&w.r, LIBVHOST_EVENT_RECONNECTED, &e), 1);
@@ -186,7 +186,7 @@ TEST(device_wire, a_socket_that_comes_late)
 	CHECK(!devrig_await(&w.r, LIBVHOST_EVENT_DONE, 50, &e));
 	CHECK_EQ(libvhost_dev_start(w.r.dev, NULL), -EBUSY);
 	puppet_listen(&w.p, w.path);
-	CHECK(devrig_await(&w.r, LIBVHOST_EVENT_DONE, 2000, &e));
+	CHECK(devrig_await(&w.r, LIBVHOST_EVENT_DONE, PATIENCE_MS, &e));
 	CHECK_EQ(e.err, 0);
 	devrig_queues(&w.r, 4);
 	CHECK_EQ(libvhost_dev_start(w.r.dev, NULL), 0);
@@ -202,7 +202,7 @@ TEST(device_wire, a_socket_that_never_comes)
 	w.r.opts.flags |= LIBVHOST_DEV_ASYNC | LIBVHOST_DEV_WAIT;
 	w.r.opts.timeout_ms = 60;
 	CHECK_EQ(devrig_open(&w.r), -EINPROGRESS);
-	CHECK(devrig_await(&w.r, LIBVHOST_EVENT_DONE, 2000, &e));
+	CHECK(devrig_await(&w.r, LIBVHOST_EVENT_DONE, PATIENCE_MS, &e));
 	CHECK_EQ(e.err, -ETIMEDOUT);
 	CHECK_EQ(devrig_state(&w.r), LIBVHOST_DEV_DISCONNECTED);
 	wire_close(&w);
@@ -282,7 +282,7 @@ TEST(device_wire, a_dead_socket_that_the_host_keeps_is_not_watched)
 	CHECK_EQ(devrig_open(&w.r), 0);
 	poll_dev.fd = libvhost_dev_fd(w.r.dev);
 	puppet_kill(&w.p);
-	CHECK(devrig_await(&w.r, LIBVHOST_EVENT_DISCONNECTED, 2000, &e));
+	CHECK(devrig_await(&w.r, LIBVHOST_EVENT_DISCONNECTED, PATIENCE_MS, &e));
 	CHECK_EQ(devrig_state(&w.r), LIBVHOST_DEV_DISCONNECTED);
 	CHECK_EQ(libvhost_dev_dispatch(w.r.dev, 0), 0);
 	CHECK_EQ(poll(&poll_dev, 1, 0), 0);

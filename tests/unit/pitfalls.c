@@ -243,7 +243,7 @@ TEST(pitfalls, p07_any_answer_to_set_log_base_will_do)
 	reqs[0].fd = memfd(PAGE, 0);
 	for (unsigned i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
 		s.log_reply = sizes[i];
-		CHECK_EQ(libvhost_transport_exec(libvhost_dev_transport(s.w.r.dev, 0), reqs, 2, 1000, NULL), 0);
+		CHECK_EQ(libvhost_transport_exec(libvhost_dev_transport(s.w.r.dev, 0), reqs, 2, PATIENCE_MS, NULL), 0);
 		CHECK_EQ(reqs[1].result[0], PUPPET_QUEUES); /* the stream is still in step */
 	}
 	close(reqs[0].fd);
@@ -304,13 +304,13 @@ TEST(pitfalls, p10_slots_are_read_again_after_a_reconnect)
 
 	dev = running(&s);
 	puppet_kill(&s.w.p);
-	CHECK(devrig_await(&s.w.r, LIBVHOST_EVENT_DISCONNECTED, 2000, NULL));
+	CHECK(devrig_await(&s.w.r, LIBVHOST_EVENT_DISCONNECTED, PATIENCE_MS, NULL));
 	s.w.p.slots = 48;
 	CHECK_EQ(libvhost_dev_reconnect(dev, NULL), 0);
 	CHECK_EQ(libvhost_dev_info(dev, &info), 0);
 	CHECK_EQ(info.max_regions, 48);
 	puppet_kill(&s.w.p);
-	CHECK(devrig_await(&s.w.r, LIBVHOST_EVENT_DISCONNECTED, 2000, NULL));
+	CHECK(devrig_await(&s.w.r, LIBVHOST_EVENT_DISCONNECTED, PATIENCE_MS, NULL));
 	s.w.p.slots = 0;
 	CHECK_EQ(libvhost_dev_reconnect(dev, NULL), -ENOTSUP);
 	CHECK_HAS(devrig_error(&s.w.r).text, "memory slots");
@@ -347,12 +347,12 @@ TEST(pitfalls, p12_a_mute_peer_holds_nothing_up)
 	CHECK_EQ(libvhost_dev_stop(dev, &quick), -ETIMEDOUT);
 	CHECK(libvhost_dev_stop(dev, &quick) < 0); /* gives the connection up */
 	CHECK_EQ(devrig_state(&s.w.r), LIBVHOST_DEV_DISCONNECTED);
-	CHECK(now_ms() - begin < 3000);
+	CHECK(now_ms() - begin < PROMPT_MS);
 	puppet_kill(&s.w.p);
 	puppet_fault(&s.w.p, (struct puppet_fault){.op = OP(GET_FEATURES), .what = PUPPET_MUTE, .every = true});
 	begin = now_ms();
 	CHECK(libvhost_dev_reconnect(dev, &quick) < 0);
-	CHECK(now_ms() - begin < 3000);
+	CHECK(now_ms() - begin < PROMPT_MS);
 	close_script(&s);
 }
 
@@ -405,7 +405,7 @@ TEST(pitfalls, p16_mistakes_that_others_made)
 	CHECK_EQ(dup2(eventfd, 0), 0);
 	lv_fd_close(s.w.p.ring[3].kick);
 	s.w.p.ring[3].kick = -1;
-	CHECK_EQ(libvhost_transport_exec(libvhost_dev_transport(dev, 0), &kick, 1, 1000, NULL), 0);
+	CHECK_EQ(libvhost_transport_exec(libvhost_dev_transport(dev, 0), &kick, 1, PATIENCE_MS, NULL), 0);
 	CHECK(s.w.p.ring[3].kick >= 0);
 	CHECK_EQ(dup2(saved, 0), 0);
 	lv_fd_close(saved);

@@ -80,7 +80,7 @@ static void rig_open(struct rig *r, uint64_t without)
 	r->t = puppet_connect(&r->p, r->ctx, &o);
 	lv_transport_set_client(r->t, &client);
 	reqs[1].arg.u64 = r->p.protocol_features & ~without;
-	CHECK_EQ(libvhost_transport_submit(r->t, reqs, 4, 1000), 0);
+	CHECK_EQ(libvhost_transport_submit(r->t, reqs, 4, PATIENCE_MS), 0);
 	while (!libvhost_transport_progress(r->t))
 		CHECK(puppet_step(&r->p, 10) >= 0);
 	CHECK_EQ(reqs[3].state, LIBVHOST_REQ_DONE);
@@ -121,7 +121,7 @@ static void control_lives(struct rig *r)
 {
 	struct libvhost_req req = {.op = OP(GET_QUEUE_NUM)};
 
-	CHECK_EQ(libvhost_transport_submit(r->t, &req, 1, 1000), 0);
+	CHECK_EQ(libvhost_transport_submit(r->t, &req, 1, PATIENCE_MS), 0);
 	while (!libvhost_transport_progress(r->t))
 		CHECK(puppet_step(&r->p, 10) >= 0);
 	CHECK_EQ(req.result[0], PUPPET_QUEUES);
@@ -158,7 +158,7 @@ TEST(user_channel, r174_answered_while_the_control_channel_waits)
 	rig_open(&r, 0);
 	client.arg = &r;
 	lv_transport_set_client(r.t, &client);
-	CHECK_EQ(libvhost_transport_submit(r.t, &req, 1, 1000), 0);
+	CHECK_EQ(libvhost_transport_submit(r.t, &req, 1, PATIENCE_MS), 0);
 	ask(&r, CONFIG_CHANGE, ASK, 0, 0);
 	CHECK_EQ(libvhost_transport_progress(r.t), 0);
 	CHECK_EQ(ack(&r), 0); /* only now does the peer go on */

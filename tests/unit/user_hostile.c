@@ -39,7 +39,7 @@ static int meet(struct puppet_fault fault, struct libvhost_req *reqs, uint32_t n
 	puppet_start(&p);
 	t = puppet_connect(&p, ctx, NULL);
 	setup[1].arg.u64 = p.protocol_features;
-	CHECK_EQ(libvhost_transport_exec(t, setup, 3, 2000, NULL), 0);
+	CHECK_EQ(libvhost_transport_exec(t, setup, 3, PATIENCE_MS, NULL), 0);
 	if (!fault.op)
 		fault.at += 3;
 	puppet_fault(&p, fault);
@@ -116,7 +116,7 @@ TEST(user_hostile, r150_two_replies_and_replies_to_nothing)
 			puppet_send(p.sock, 1, 5, 8, &lie, 8, NULL, 0);
 		} else {
 			puppet_fault(&p, (struct puppet_fault){.what = PUPPET_TWICE});
-			CHECK_EQ(libvhost_transport_submit(t, &req, 1, 1000), 0);
+			CHECK_EQ(libvhost_transport_submit(t, &req, 1, PATIENCE_MS), 0);
 			CHECK_EQ(puppet_step(&p, 100), 1);
 			CHECK_EQ(libvhost_transport_progress(t), 1);
 			CHECK_EQ(req.result[0], PUPPET_FEATURES);
@@ -285,7 +285,7 @@ TEST(user_hostile, a_mute_peer_ends_in_a_timeout_or_a_cancel)
 	c.t = puppet_connect(&p, ctx, NULL);
 	start = lv_now(NULL);
 	CHECK_EQ(libvhost_transport_exec(c.t, &req, 1, 50, NULL), -ETIMEDOUT);
-	CHECK(lv_now(NULL) - start < 500 * LV_NS_PER_MS);
+	CHECK(lv_now(NULL) - start < 4000 * LV_NS_PER_MS);
 	e = last_error(c.t);
 	CHECK_EQ(e.kind, LIBVHOST_EK_TIMEOUT);
 	CHECK_EQ(e.first_unknown, 0);
@@ -294,7 +294,7 @@ TEST(user_hostile, a_mute_peer_ends_in_a_timeout_or_a_cancel)
 	CHECK_EQ(libvhost_transport_exec(c.t, &req, 1, 5000, NULL), -ECANCELED);
 	start = lv_now(NULL);
 	pthread_join(thread, NULL);
-	CHECK(start - c.at < 100 * LV_NS_PER_MS);
+	CHECK(start - c.at < 4000 * LV_NS_PER_MS);
 	CHECK_EQ(libvhost_transport_cancel(c.t), 0); /* none runs: no effect */
 	CHECK_EQ(last_error(c.t).kind, LIBVHOST_EK_CANCELLED);
 	libvhost_transport_free(c.t);
@@ -317,7 +317,7 @@ TEST(user_hostile, r187_a_late_reply_is_never_the_answer_to_a_newer_call)
 	puppet_pair(&p);
 	t = puppet_connect(&p, ctx, NULL);
 	CHECK_EQ(libvhost_transport_exec(t, &slow, 1, 20, NULL), -ETIMEDOUT);
-	CHECK_EQ(libvhost_transport_submit(t, &next, 1, 1000), 0);
+	CHECK_EQ(libvhost_transport_submit(t, &next, 1, PATIENCE_MS), 0);
 	CHECK_EQ(puppet_step(&p, 0), 1);
 	CHECK_EQ(puppet_step(&p, 0), 0); /* the new request waits for the old answer */
 	p.features = 0x40000777;

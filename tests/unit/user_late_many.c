@@ -156,7 +156,7 @@ static void all_come_back(uint32_t threads)
 	CHECK_EQ(open_inotifies(), 1);
 	began = now_ms();
 	for (uint32_t i = 0; i < threads; i++) {
-		loop[i] = (struct loop){.m = &m, .first = i, .step = threads, .end = began + 20000};
+		loop[i] = (struct loop){.m = &m, .first = i, .step = threads, .end = began + PATIENCE_MS};
 		CHECK_EQ(pthread_create(&loop[i].thread, NULL, run_loop, &loop[i]), 0);
 	}
 	for (uint32_t i = 0; i < MANY; i++)
@@ -200,7 +200,7 @@ TEST(user_late_many, those_who_leave_do_not_disturb_the_others)
 
 	many_wait(&m);
 	for (uint32_t i = 0; i < 4; i++) {
-		loop[i] = (struct loop){.m = &m, .first = i, .step = 4, .end = now_ms() + 20000};
+		loop[i] = (struct loop){.m = &m, .first = i, .step = 4, .end = now_ms() + PATIENCE_MS};
 		CHECK_EQ(pthread_create(&loop[i].thread, NULL, i % 2 ? run_loop : clean_up, &loop[i]), 0);
 	}
 	for (uint32_t i = 1; i < MANY; i += 2)

@@ -123,7 +123,7 @@ static void *listen_late(void *arg)
 TEST(user_open, waits_for_a_socket_that_comes_later)
 {
 	struct libvhost_transport_opts o = {
-		.size = sizeof(o), .flags = LIBVHOST_TRANSPORT_OPT_WAIT, .timeout_ms = 5000};
+		.size = sizeof(o), .flags = LIBVHOST_TRANSPORT_OPT_WAIT, .timeout_ms = PATIENCE_MS};
 	struct libvhost_req req = {.op = OP(GET_FEATURES)};
 	struct libvhost_transport *t = NULL;
 	struct place pl;
@@ -136,7 +136,7 @@ TEST(user_open, waits_for_a_socket_that_comes_later)
 	CHECK_EQ(pthread_create(&late, NULL, listen_late, &p), 0);
 	CHECK_EQ(libvhost_transport_open(pl.ctx, pl.uri, &o, &t), 0);
 	pthread_join(late, NULL);
-	CHECK_EQ(libvhost_transport_exec(t, &req, 1, 2000, NULL), 0);
+	CHECK_EQ(libvhost_transport_exec(t, &req, 1, PATIENCE_MS, NULL), 0);
 	CHECK_EQ(req.result[0], PUPPET_FEATURES);
 	libvhost_transport_free(t);
 	puppet_stop(&p);
@@ -159,16 +159,16 @@ TEST(user_open, reopens_after_the_peer_died)
 	puppet_listen(&p, pl.path);
 	t = puppet_connect(&p, pl.ctx, NULL);
 	setup[1].arg.u64 = p.protocol_features;
-	CHECK_EQ(libvhost_transport_exec(t, setup, 3, 2000, NULL), 0);
+	CHECK_EQ(libvhost_transport_exec(t, setup, 3, PATIENCE_MS, NULL), 0);
 	watch.fd = libvhost_transport_fd(t);
 	puppet_kill(&p);
-	CHECK_EQ(poll(&watch, 1, 2000), 1);
+	CHECK_EQ(poll(&watch, 1, PATIENCE_MS), 1);
 	CHECK_EQ(libvhost_transport_progress(t), -ECONNRESET);
 	CHECK_EQ(libvhost_transport_progress(t), -ENOTCONN);
 	CHECK_EQ(poll(&watch, 1, 0), 0); /* a broken connection does not spin an event loop */
 	CHECK_EQ(lv_transport_reopen(t), 0);
 	CHECK_EQ(libvhost_transport_exec(t, &setup[2], 1, 2000, NULL), -ENOTSUP);
-	CHECK_EQ(libvhost_transport_exec(t, setup, 3, 2000, NULL), 0);
+	CHECK_EQ(libvhost_transport_exec(t, setup, 3, PATIENCE_MS, NULL), 0);
 	puppet_stop(&p);
 	rc = libvhost_transport_exec(t, setup, 1, 2000, NULL);
 	CHECK_EQ(rc, -ECONNRESET);
@@ -209,7 +209,7 @@ TEST(user_open, listens_for_a_client_mode_back_end)
 	p.arg = pl.path;
 	CHECK_EQ(pthread_create(&back, NULL, connect_back, &p), 0);
 	CHECK_EQ(libvhost_transport_open(pl.ctx, pl.uri, &o, &t), 0);
-	CHECK_EQ(libvhost_transport_exec(t, &req, 1, 2000, NULL), 0);
+	CHECK_EQ(libvhost_transport_exec(t, &req, 1, PATIENCE_MS, NULL), 0);
 	CHECK_EQ(try_open(&pl, pl.uri, 0, 0, &kind), -EADDRINUSE);
 	libvhost_transport_free(t);
 	pthread_join(back, NULL);
@@ -236,7 +236,7 @@ TEST(user_open, r244_no_room_for_a_reply_descriptor)
 	puppet_init(&p);
 	puppet_pair(&p);
 	t = puppet_connect(&p, pl.ctx, NULL);
-	CHECK_EQ(libvhost_transport_submit(t, reqs, 3, 2000), 0);
+	CHECK_EQ(libvhost_transport_submit(t, reqs, 3, PATIENCE_MS), 0);
 	while (puppet_step(&p, 0) == 1)
 		;
 	CHECK_EQ(getrlimit(RLIMIT_NOFILE, &old), 0);

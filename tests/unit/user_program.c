@@ -211,10 +211,10 @@ TEST(user_program, kick_enable_and_driver_ok_wait_for_memory)
 		rig_init(&r);
 		rig_open(&r, false);
 		all[1].arg.u64 = r.p.protocol_features;
-		CHECK_EQ(libvhost_transport_submit(r.t, all, 5, 1000), 0);
-		CHECK_EQ(puppet_step(&r.p, 100), 1);
-		CHECK_EQ(puppet_step(&r.p, 100), 1);
-		CHECK_EQ(puppet_step(&r.p, 100), 1);
+		CHECK_EQ(libvhost_transport_submit(r.t, all, 5, PATIENCE_MS), 0);
+		CHECK_EQ(puppet_step(&r.p, PATIENCE_MS), 1);
+		CHECK_EQ(puppet_step(&r.p, PATIENCE_MS), 1);
+		CHECK_EQ(puppet_step(&r.p, PATIENCE_MS), 1);
 		CHECK_EQ(puppet_step(&r.p, 0), 1); /* SET_MEM_TABLE, acknowledged */
 		CHECK_EQ(puppet_step(&r.p, 0), 0); /* and nothing behind it */
 		CHECK_EQ(all[4].state, LIBVHOST_REQ_NOT_SENT);
@@ -333,13 +333,13 @@ TEST(user_program, one_program_at_a_time_and_one_descriptor_to_watch)
 	CHECK_EQ(libvhost_transport_set_ack_policy(r.t, LIBVHOST_ACK_ALL), -EBUSY);
 	CHECK_EQ(poll(&pfd, 1, 0), 0);
 	CHECK_EQ(libvhost_transport_progress(r.t), 0);
-	CHECK_EQ(puppet_step(&r.p, 100), 1);
-	CHECK_EQ(poll(&pfd, 1, 100), 1);
+	CHECK_EQ(puppet_step(&r.p, PATIENCE_MS), 1);
+	CHECK_EQ(poll(&pfd, 1, PATIENCE_MS), 1);
 	CHECK_EQ(libvhost_transport_progress(r.t), 1);
 	CHECK_EQ(a.result[0], PUPPET_FEATURES);
 	CHECK_EQ(poll(&pfd, 1, 0), 0);
 	CHECK_EQ(libvhost_transport_submit(r.t, &b, 1, 20), 0);
-	CHECK_EQ(poll(&pfd, 1, 1000), 1); /* the deadline wakes an event loop too */
+	CHECK_EQ(poll(&pfd, 1, PATIENCE_MS), 1); /* the deadline wakes an event loop too */
 	CHECK_EQ(libvhost_transport_progress(r.t), -ETIMEDOUT);
 	rig_close(&r);
 }

@@ -22,12 +22,12 @@ struct side {
 	uint64_t sleeps;
 };
 
-/* Sleeps until fd is signalled. False: five seconds without a wake-up, so one was lost. */
+/* Sleeps until fd is signalled. False: a minute without a wake-up, so one was lost. */
 static bool wait_for(int fd)
 {
 	struct pollfd p = {.fd = fd, .events = POLLIN};
 
-	return poll(&p, 1, 5000) == 1 && signalled(fd);
+	return poll(&p, 1, PATIENCE_MS) == 1 && signalled(fd);
 }
 
 /* Answers each request with its number plus one. */
@@ -143,7 +143,6 @@ TEST(vring_threads, no_wakeup_is_lost_in_order)
 
 #define HOSTILE_REQUESTS (1000000 / SLOWER)
 #define LEAST		 (HOSTILE_REQUESTS / 100) /* good ones, bad ones, flips */
-#define PATIENCE_NS	 30000000000u
 #define HOSTILE_NUM	 64u
 #define TABLE		 (RAM + 0x10000)
 
@@ -237,7 +236,7 @@ static pthread_t flip_begin(struct flipper *f)
 {
 	pthread_t thread;
 
-	f->give_up = lv_now(f->r->g.ctx) + PATIENCE_NS;
+	f->give_up = lv_now(f->r->g.ctx) + PATIENCE_MS * LV_NS_PER_MS;
 	CHECK_EQ(pthread_create(&thread, NULL, flipper, f), 0);
 	return thread;
 }

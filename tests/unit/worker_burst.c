@@ -89,12 +89,12 @@ static void share(uint64_t features, uint32_t burst, uint32_t poll_us, int retur
 
 	rig_new(&other, 8, features);
 	g.other = &other;
-	CHECK_EQ(libvhost_worker_add_vq(b.w, other.dev, other.kick, answer, &g, 1000), 0);
+	CHECK_EQ(libvhost_worker_add_vq(b.w, other.dev, other.kick, answer, &g, PATIENCE_MS), 0);
 	add(&b, b.r.kick, never_dry, &g);
-	for (int i = 0; i < 10000 && g.served < 1000; i++)
+	for (int i = 0; i < PATIENCE_MS && g.served < 1000; i++)
 		usleep(1000);
-	CHECK_EQ(libvhost_worker_remove_vq(b.w, b.r.dev, 5000), 0);
-	CHECK_EQ(libvhost_worker_remove_vq(b.w, other.dev, 5000), 0);
+	CHECK_EQ(libvhost_worker_remove_vq(b.w, b.r.dev, PATIENCE_MS), 0);
+	CHECK_EQ(libvhost_worker_remove_vq(b.w, other.dev, PATIENCE_MS), 0);
 	CHECK(g.served >= 1000); /* also: what is left when a turn ends needs no kick */
 	CHECK_EQ(g.longest, burst ? burst : 256);
 	CHECK(g.latest <= 2 * g.longest); /* what is left of the present turn, and one whole */
@@ -121,7 +121,7 @@ TEST(worker_burst, is_for_workers_only)
 		offer_one(&b, i);
 		CHECK(completed(&b, i));
 	}
-	CHECK_EQ(libvhost_worker_remove_vq(b.w, b.r.dev, 1000), 0);
+	CHECK_EQ(libvhost_worker_remove_vq(b.w, b.r.dev, PATIENCE_MS), 0);
 	for (int i = 0; i < 8; i++)
 		ask_for(&b.r);
 	for (int i = 0; i < 8; i++)

@@ -115,7 +115,7 @@ TEST(worker_calls, a_queue_leaves_when_promised_calls_have_run)
 
 	add(&b, b.r.kick, keep, &k);
 	offer_one(&b, 0);
-	for (int i = 0; i < 5000 && !atomic_load(&k.waiting[0]); i++)
+	for (int i = 0; i < PATIENCE_MS && !atomic_load(&k.waiting[0]); i++)
 		usleep(1000);
 	CHECK_EQ(libvhost_worker_remove_vq(b.w, b.r.dev, 400), -ETIMEDOUT);
 	CHECK_EQ(libvhost_worker_error(b.w, &e), 0);
@@ -124,13 +124,13 @@ TEST(worker_calls, a_queue_leaves_when_promised_calls_have_run)
 	CHECK(completed(&b, 0));
 	for (uint64_t i = 1; i < 1000; i++) {
 		offer_one(&b, i);
-		CHECK_EQ(libvhost_worker_remove_vq(b.w, b.r.dev, 1000), 0);
+		CHECK_EQ(libvhost_worker_remove_vq(b.w, b.r.dev, PATIENCE_MS), 0);
 		add(&b, b.r.kick, keep, &k);
 		CHECK(completed(&b, i));
 	}
 	atomic_store(&k.end, true);
 	pthread_join(thread, NULL);
-	CHECK_EQ(libvhost_worker_remove_vq(b.w, b.r.dev, 1000), 0);
+	CHECK_EQ(libvhost_worker_remove_vq(b.w, b.r.dev, PATIENCE_MS), 0);
 	CHECK_EQ(libvhost_vq_promise(b.r.dev, &k.kept[0].call), -EINVAL);
 	CHECK_EQ(libvhost_vq_promise(NULL, &k.kept[0].call), -EINVAL);
 	teardown(&b);
@@ -167,7 +167,7 @@ TEST(worker_calls, each_runs_once_and_all_before_the_end)
 	}
 	for (int i = 0; i < CALLERS; i++)
 		pthread_join(threads[i], NULL);
-	CHECK_EQ(libvhost_worker_stop(b.w, 1000), 0);
+	CHECK_EQ(libvhost_worker_stop(b.w, PATIENCE_MS), 0);
 	for (int i = 0; i < CALLERS; i++)
 		for (int n = 0; n < PER_CALLER; n++)
 			CHECK_EQ(atomic_load(&callers[i].calls[n].runs), 1);
@@ -198,6 +198,6 @@ TEST(worker_calls, a_call_that_calls_again_starves_nobody)
 	CHECK_EQ(libvhost_worker_call(NULL, &call), -EINVAL);
 	CHECK_EQ(libvhost_worker_call(b.w, NULL), -EINVAL);
 	CHECK_EQ(libvhost_worker_call(b.w, &(struct libvhost_call){0}), -EINVAL);
-	CHECK_EQ(libvhost_worker_stop(b.w, 1000), 0); /* before call goes out of scope */
+	CHECK_EQ(libvhost_worker_stop(b.w, PATIENCE_MS), 0); /* before call goes out of scope */
 	teardown(&b);
 }

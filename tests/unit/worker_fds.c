@@ -37,8 +37,8 @@ TEST(worker_fds, a_pipe_is_read_when_it_has_something)
 	CHECK_EQ(pipe2(p, O_CLOEXEC | O_NONBLOCK), 0);
 	CHECK_EQ(pipe2(q, O_CLOEXEC | O_NONBLOCK), 0);
 	CHECK_EQ(write(p[1], "before", 6), 6);
-	CHECK_EQ(libvhost_worker_add_fd(b.w, p[0], read_some, &r, 1000), 0);
-	CHECK_EQ(libvhost_worker_add_fd(b.w, q[0], read_some, &slow, 1000), 0);
+	CHECK_EQ(libvhost_worker_add_fd(b.w, p[0], read_some, &r, PATIENCE_MS), 0);
+	CHECK_EQ(libvhost_worker_add_fd(b.w, q[0], read_some, &slow, PATIENCE_MS), 0);
 	CHECK(becomes(&r.bytes, 6));
 	for (unsigned i = 1; i <= 100; i++) {
 		CHECK_EQ(write(p[1], "abcdefg", 7), 7);
@@ -46,11 +46,11 @@ TEST(worker_fds, a_pipe_is_read_when_it_has_something)
 	}
 	CHECK_EQ(write(q[1], "one by one", 10), 10);
 	CHECK(becomes(&slow.bytes, 10));
-	CHECK_EQ(libvhost_worker_remove_fd(b.w, p[0], 1000), 0);
+	CHECK_EQ(libvhost_worker_remove_fd(b.w, p[0], PATIENCE_MS), 0);
 	CHECK_EQ(write(p[1], "after", 5), 5);
 	usleep(20000);
 	CHECK_EQ(atomic_load(&r.bytes), 706);
-	CHECK_EQ(libvhost_worker_stop(b.w, 1000), 0); /* descriptors are borrowed */
+	CHECK_EQ(libvhost_worker_stop(b.w, PATIENCE_MS), 0); /* descriptors are borrowed */
 	for (int i = 0; i < 2; i++) {
 		close(p[i]);
 		close(q[i]);
@@ -82,16 +82,16 @@ TEST(worker_fds, a_timer_ticks_and_its_handler_ends_it)
 	int fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
 	unsigned ticks;
 
-	CHECK_EQ(libvhost_worker_add_fd(b.w, fd, tick, &t, 1000), 0);
+	CHECK_EQ(libvhost_worker_add_fd(b.w, fd, tick, &t, PATIENCE_MS), 0);
 	CHECK_EQ(timerfd_settime(fd, 0, &every, NULL), 0);
-	for (int i = 0; i < 5000 && atomic_load(&t.ticks) < t.most; i++)
+	for (int i = 0; i < PATIENCE_MS && atomic_load(&t.ticks) < t.most; i++)
 		usleep(1000);
 	ticks = atomic_load(&t.ticks);
 	CHECK(ticks >= t.most);
 	usleep(20000);
 	CHECK_EQ(atomic_load(&t.ticks), ticks);
 	CHECK_EQ(libvhost_worker_next_event(b.w, &(struct libvhost_event){0}), 0);
-	CHECK_EQ(libvhost_worker_stop(b.w, 1000), 0); /* descriptors are borrowed */
+	CHECK_EQ(libvhost_worker_stop(b.w, PATIENCE_MS), 0); /* descriptors are borrowed */
 	close(fd);
 	teardown(&b);
 }
@@ -106,9 +106,9 @@ TEST(worker_fds, one_that_fails_is_reported_once)
 
 	CHECK_EQ(pipe2(fds, O_CLOEXEC | O_NONBLOCK), 0);
 	CHECK_EQ(write(fds[1], "x", 1), 1);
-	CHECK_EQ(libvhost_worker_add_fd(b.w, fds[0], read_some, &r, 1000), 0);
+	CHECK_EQ(libvhost_worker_add_fd(b.w, fds[0], read_some, &r, PATIENCE_MS), 0);
 	p = (struct pollfd){.fd = libvhost_worker_fd(b.w), .events = POLLIN};
-	CHECK_EQ(poll(&p, 1, 1000), 1);
+	CHECK_EQ(poll(&p, 1, PATIENCE_MS), 1);
 	CHECK_EQ(libvhost_worker_next_event(b.w, &ev), 1);
 	CHECK_EQ(ev.type, LIBVHOST_EVENT_QUEUE_ERROR);
 	CHECK_EQ(ev.queue, UINT32_MAX);
@@ -118,11 +118,11 @@ TEST(worker_fds, one_that_fails_is_reported_once)
 	CHECK_EQ(write(fds[1], "x", 1), 1);
 	usleep(20000);
 	CHECK_EQ(atomic_load(&r.calls), 1);
-	CHECK_EQ(libvhost_worker_remove_fd(b.w, fds[0], 1000), 0);
+	CHECK_EQ(libvhost_worker_remove_fd(b.w, fds[0], PATIENCE_MS), 0);
 	r.result = 0;
-	CHECK_EQ(libvhost_worker_add_fd(b.w, fds[0], read_some, &r, 1000), 0); /* and can come back */
+	CHECK_EQ(libvhost_worker_add_fd(b.w, fds[0], read_some, &r, PATIENCE_MS), 0); /* and can come back */
 	CHECK(becomes(&r.bytes, 2));
-	CHECK_EQ(libvhost_worker_stop(b.w, 1000), 0); /* descriptors are borrowed */
+	CHECK_EQ(libvhost_worker_stop(b.w, PATIENCE_MS), 0); /* descriptors are borrowed */
 	close(fds[0]);
 	close(fds[1]);
 	teardown(&b);
@@ -147,7 +147,7 @@ TEST(worker_fds, arguments_and_limits)
 	CHECK_EQ(libvhost_worker_add_fd(b.w, fds[32], read_some, &r, 0), -ENOSPC);
 	CHECK_EQ(libvhost_worker_remove_fd(b.w, fds[7], 0), 0);
 	CHECK_EQ(libvhost_worker_add_fd(b.w, fds[32], read_some, &r, 0), 0);
-	CHECK_EQ(libvhost_worker_stop(b.w, 1000), 0); /* descriptors are borrowed */
+	CHECK_EQ(libvhost_worker_stop(b.w, PATIENCE_MS), 0); /* descriptors are borrowed */
 	for (int i = 0; i < 33; i++)
 		close(fds[i]);
 	close(file);
@@ -193,7 +193,7 @@ static void receive_frames(uint32_t poll_us, uint32_t flags)
 
 	CHECK_EQ(libvhost_vq_wake(b.r.dev), -EINVAL);
 	CHECK(libvhost_vq_worker(b.r.dev) == NULL);
-	CHECK_EQ(libvhost_worker_add_fd(b.w, tap, frame_came, &r, 1000), 0);
+	CHECK_EQ(libvhost_worker_add_fd(b.w, tap, frame_came, &r, PATIENCE_MS), 0);
 	add(&b, b.r.kick, receive, &r);
 	CHECK(libvhost_vq_worker(b.r.dev) == b.w);
 	for (uint64_t i = 0; i < 200; i++) {
@@ -207,9 +207,9 @@ static void receive_frames(uint32_t poll_us, uint32_t flags)
 	turns = atomic_load(&r.turns);
 	usleep(50000);
 	CHECK(atomic_load(&r.turns) - turns <= 1); /* a buffer that lies ready is no work */
-	CHECK_EQ(libvhost_worker_remove_vq(b.w, b.r.dev, 1000), 0);
+	CHECK_EQ(libvhost_worker_remove_vq(b.w, b.r.dev, PATIENCE_MS), 0);
 	CHECK(libvhost_vq_worker(b.r.dev) == NULL);
-	CHECK_EQ(libvhost_worker_stop(b.w, 1000), 0); /* descriptors are borrowed */
+	CHECK_EQ(libvhost_worker_stop(b.w, PATIENCE_MS), 0); /* descriptors are borrowed */
 	close(tap);
 	teardown(&b);
 }
@@ -268,8 +268,8 @@ TEST(worker_end, stop_has_a_deadline)
 	CHECK_EQ(libvhost_worker_error(b.w, &e), 0);
 	CHECK_EQ(e.kind, LIBVHOST_EK_TIMEOUT);
 	atomic_store(&flag, 2);
-	CHECK_EQ(libvhost_worker_stop(b.w, 1000), 0);
-	CHECK_EQ(libvhost_worker_stop(b.w, 1000), 0);
+	CHECK_EQ(libvhost_worker_stop(b.w, PATIENCE_MS), 0);
+	CHECK_EQ(libvhost_worker_stop(b.w, PATIENCE_MS), 0);
 	CHECK_EQ(libvhost_worker_stop(NULL, 0), -EINVAL);
 	CHECK_EQ(libvhost_worker_add_fd(b.w, fd, read_some, NULL, 0), -ESRCH);
 	CHECK_EQ(libvhost_worker_remove_vq(b.w, b.r.dev, 0), 0);

@@ -207,7 +207,7 @@ static struct io_bench slow_setup(int *pipes, uint32_t depth)
 
 static bool under_way(struct io_bench *io, uint32_t n)
 {
-	for (int i = 0; i < 2000 && status(&io->b).io_under_way != n; i++)
+	for (int i = 0; i < PATIENCE_MS && status(&io->b).io_under_way != n; i++)
 		usleep(1000);
 	return status(&io->b).io_under_way == n;
 }
@@ -231,7 +231,7 @@ TEST(worker_io, a_queue_leaves_when_its_operations_have_ended)
 	CHECK_EQ(write(pipes[1], "cdefgh", 6), 6);
 	CHECK(becomes(&io.d->ended, 2)); /* in any order */
 	CHECK_EQ(io.d->results[0] | io.d->results[1], 0);
-	CHECK_EQ(libvhost_worker_remove_vq(io.b.w, io.b.r.dev, 1000), 0);
+	CHECK_EQ(libvhost_worker_remove_vq(io.b.w, io.b.r.dev, PATIENCE_MS), 0);
 	io_teardown(&io);
 	close(pipes[1]);
 }
@@ -253,9 +253,9 @@ TEST(worker_io, removal_and_end_wait_for_operations)
 		CHECK(under_way(&io, 1));
 		CHECK_EQ(pthread_create(&thread, NULL, write_late, &pipes[1]), 0);
 		if (how)
-			CHECK_EQ(libvhost_worker_stop(io.b.w, 2000), 0);
+			CHECK_EQ(libvhost_worker_stop(io.b.w, PATIENCE_MS), 0);
 		else
-			CHECK_EQ(libvhost_worker_remove_vq(io.b.w, io.b.r.dev, 2000), 0);
+			CHECK_EQ(libvhost_worker_remove_vq(io.b.w, io.b.r.dev, PATIENCE_MS), 0);
 		CHECK_EQ(atomic_load(&io.d->ended), 1);
 		CHECK_EQ(io.d->results[0] | io.d->results[1], 0);
 		pthread_join(thread, NULL);
@@ -272,7 +272,7 @@ TEST(worker_io, depth_is_a_limit)
 	for (uint64_t i = 1; i <= 3; i++)
 		offer_one(&io.b, i);
 	CHECK(under_way(&io, 2));
-	for (int i = 0; i < 2000 && !atomic_load(&io.d->busy); i++)
+	for (int i = 0; i < PATIENCE_MS && !atomic_load(&io.d->busy); i++)
 		usleep(1000);
 	CHECK_EQ(atomic_load(&io.d->busy), 1);
 	CHECK_EQ(write(pipes[1], "abcdefgh", 8), 8);
