@@ -22,7 +22,7 @@ static void await_inotify(void)
 {
 	int fd;
 
-	for (int i = 0; (fd = inotify_init1(IN_CLOEXEC)) < 0 && i < 2000; i++)
+	for (int i = 0; (fd = inotify_init1(IN_CLOEXEC)) < 0 && i < PATIENCE_MS / 10; i++)
 		usleep(10000);
 	CHECK(fd >= 0);
 	close(fd);
@@ -74,7 +74,7 @@ static void lose(struct late *l)
 {
 	puppet_stop(&l->p);
 	puppet_init(&l->p);
-	CHECK(devrig_await(&l->r, LIBVHOST_EVENT_DISCONNECTED, 2000, NULL));
+	CHECK(devrig_await(&l->r, LIBVHOST_EVENT_DISCONNECTED, PATIENCE_MS, NULL));
 	for (int i = 0; i < 5; i++) /* it has tried and waits */
 		CHECK_EQ(libvhost_dev_dispatch(l->r.dev, 2), 0);
 	CHECK_EQ(devrig_state(&l->r), LIBVHOST_DEV_RECONNECTING);
@@ -115,7 +115,7 @@ TEST(user_late, a_new_socket_ends_a_pause_of_a_minute)
 	lose(&l);
 	CHECK_EQ(open_inotifies(), 1);
 	puppet_listen(&l.p, l.path);
-	CHECK(comes_back(&l, 2000));
+	CHECK(comes_back(&l, PATIENCE_MS));
 	CHECK_EQ(open_inotifies(), 0); /* nothing is watched while there is a peer */
 	late_close(&l);
 }
@@ -134,7 +134,7 @@ TEST(user_late, the_descriptor_for_event_loops_becomes_readable)
 	while (poll(&p, 1, 0) == 1)
 		CHECK_EQ(libvhost_dev_dispatch(l.r.dev, 0), 0);
 	puppet_listen(&l.p, l.path);
-	for (end = now_ms() + 2000; devrig_state(&l.r) != LIBVHOST_DEV_RUNNING && now_ms() < end;)
+	for (end = now_ms() + PATIENCE_MS; devrig_state(&l.r) != LIBVHOST_DEV_RUNNING && now_ms() < end;)
 		if (poll(&p, 1, 100) == 1)
 			CHECK_EQ(libvhost_dev_dispatch(l.r.dev, 0), 0);
 	CHECK_EQ(devrig_state(&l.r), LIBVHOST_DEV_RUNNING);
@@ -153,7 +153,7 @@ TEST(user_late, a_stale_socket_is_not_asked_again_and_its_replacement_is)
 	close(stale);
 	CHECK(!comes_back(&l, 50));
 	puppet_listen(&l.p, l.path); /* unlinks, binds, listens */
-	CHECK(comes_back(&l, 2000));
+	CHECK(comes_back(&l, PATIENCE_MS));
 	late_close(&l);
 }
 
@@ -180,8 +180,8 @@ TEST(user_late, a_peer_between_bind_and_listen_is_asked_again_soon)
 	began = now_ms();
 	snprintf(l.p.path, sizeof(l.p.path), "%s", l.path);
 	puppet_run(&l.p);
-	CHECK(comes_back(&l, 2000));
-	CHECK(now_ms() - began < 500);
+	CHECK(comes_back(&l, PATIENCE_MS));
+	CHECK(now_ms() - began < 30000); /* half of its pause */
 	late_close(&l);
 }
 
@@ -197,7 +197,7 @@ TEST(user_late, a_socket_that_is_moved_there_is_noticed)
 	puppet_listen(&l.p, other);
 	CHECK(!comes_back(&l, 30));
 	CHECK_EQ(rename(other, l.path), 0);
-	CHECK(comes_back(&l, 2000));
+	CHECK(comes_back(&l, PATIENCE_MS));
 	unlink(l.path);
 	late_close(&l);
 }
@@ -258,7 +258,7 @@ TEST(user_late, a_busy_folder_costs_little)
 
 	wait_beside(&l, &thread, crowd, l.dir, 2 * 500 / 10);
 	puppet_listen(&l.p, l.path);
-	CHECK(comes_back(&l, 2000));
+	CHECK(comes_back(&l, PATIENCE_MS));
 	end_busy(thread);
 	late_close(&l);
 }
@@ -283,7 +283,7 @@ TEST(user_late, a_socket_that_comes_and_goes_costs_little)
 	wait_beside(&l, &thread, churn, l.path, 4 * 500 / 10);
 	end_busy(thread);
 	puppet_listen(&l.p, l.path);
-	CHECK(comes_back(&l, 2000));
+	CHECK(comes_back(&l, PATIENCE_MS));
 	late_close(&l);
 }
 
@@ -298,7 +298,7 @@ TEST(user_late, a_file_that_is_no_socket_is_replaced_by_one)
 	CHECK(!comes_back(&l, 30));
 	CHECK_EQ(unlink(l.path), 0);
 	puppet_listen(&l.p, l.path);
-	CHECK(comes_back(&l, 2000));
+	CHECK(comes_back(&l, PATIENCE_MS));
 	late_close(&l);
 }
 
@@ -314,7 +314,7 @@ TEST(user_late, a_folder_that_is_missing_or_replaced)
 	CHECK(!comes_back(&l, 50));
 	CHECK_EQ(mkdir(l.dir, 0700), 0);
 	puppet_listen(&l.p, l.path);
-	CHECK(comes_back(&l, 2000));
+	CHECK(comes_back(&l, PATIENCE_MS));
 	lose(&l);
 	set_pauses(&l, 60000, 0);
 	CHECK_EQ(rmdir(l.dir), 0);
@@ -322,7 +322,7 @@ TEST(user_late, a_folder_that_is_missing_or_replaced)
 	for (int i = 0; i < 5; i++)
 		CHECK_EQ(libvhost_dev_dispatch(l.r.dev, 5), 0);
 	puppet_listen(&l.p, l.path);
-	CHECK(comes_back(&l, 2000));
+	CHECK(comes_back(&l, PATIENCE_MS));
 	late_close(&l);
 }
 
@@ -337,13 +337,14 @@ static void *open_blocking(void *arg)
 	struct opener *o = arg;
 
 	o->l->r.opts.flags = LIBVHOST_DEV_WAIT;
-	o->l->r.opts.timeout_ms = 10000;
+	o->l->r.opts.timeout_ms = PATIENCE_MS;
 	o->rc = devrig_open(&o->l->r);
 	o->ended = now_ms();
 	return NULL;
 }
 
-TEST(user_late, a_blocking_open_notices_too)
+/* How long a blocking open that is in its long pauses takes to see a new socket. */
+static uint64_t open_notices(void)
 {
 	struct opener o = {0};
 	pthread_t thread;
@@ -353,7 +354,7 @@ TEST(user_late, a_blocking_open_notices_too)
 	late_init(&l);
 	o.l = &l;
 	CHECK_EQ(pthread_create(&thread, NULL, open_blocking, &o), 0);
-	for (int i = 0; i < 2000 && !open_inotifies(); i++)
+	for (int i = 0; i < PATIENCE_MS && !open_inotifies(); i++)
 		usleep(1000);
 	CHECK_EQ(open_inotifies(), 1);
 	usleep(100000); /* it is in its long pauses */
@@ -361,9 +362,22 @@ TEST(user_late, a_blocking_open_notices_too)
 	puppet_listen(&l.p, l.path);
 	pthread_join(thread, NULL);
 	CHECK_EQ(o.rc, 0);
-	CHECK(o.ended - began < 300); /* the pauses are 500 ms */
 	CHECK_EQ(open_inotifies(), 0);
 	late_close(&l);
+	return o.ended - began;
+}
+
+/*
+ * The pauses are 500 ms. Who sees it by their end only is quick now and then, who sees it at once is late now and then
+ * on a busy machine: it has to be quick three times more often than not.
+ */
+TEST(user_late, a_blocking_open_notices_too)
+{
+	int lead = 0;
+
+	for (int i = 0; i < 40 && lead < 3; i++)
+		lead += open_notices() < 100 ? 1 : -1;
+	CHECK_EQ(lead, 3);
 }
 
 TEST(user_late, an_explicit_reconnect_and_its_cancellation)
@@ -381,9 +395,9 @@ TEST(user_late, an_explicit_reconnect_and_its_cancellation)
 	CHECK_EQ(open_inotifies(), 1);
 	began = now_ms();
 	CHECK_EQ(libvhost_dev_cancel(l.r.dev), 0);
-	CHECK(devrig_await(&l.r, LIBVHOST_EVENT_DONE, 1000, &e));
+	CHECK(devrig_await(&l.r, LIBVHOST_EVENT_DONE, PATIENCE_MS, &e));
 	CHECK_EQ(e.err, -ECANCELED);
-	CHECK(now_ms() - began < 1000);
+	CHECK(now_ms() - began < 30000);
 	CHECK_EQ(open_inotifies(), 0);
 	puppet_listen(&l.p, l.path);
 	CHECK_EQ(libvhost_dev_reconnect(l.r.dev, NULL), 0);
