@@ -37,7 +37,7 @@ const struct libvhost_backend_ops keeper_ops = {.size = sizeof(keeper_ops), .ser
 
 void keeper_await(struct keeper *k, uint32_t n)
 {
-	for (int i = 0; i < 2000 && k->taken < n; i++)
+	for (int i = 0; i < PATIENCE_MS && k->taken < n; i++)
 		usleep(1000);
 	CHECK_EQ(k->taken, n);
 }

@@ -46,7 +46,7 @@ static struct libvhost_transport *in_process(struct fake *p, const struct libvho
 TEST(backend_drain, a_stop_that_fails_leaves_a_ring_that_serves)
 {
 	struct keeper k = {.stuck = true};
-	const struct libvhost_backend_opts opts = {.ops = &keeper_ops, .arg = &k, .timeout_ms = 50};
+	const struct libvhost_backend_opts opts = {.ops = &keeper_ops, .arg = &k, .timeout_ms = 500};
 	struct libvhost_error e = {.size = sizeof(e)};
 	struct fake p;
 	struct libvhost_transport *t = in_process(&p, &opts, 0);
@@ -74,7 +74,7 @@ TEST(backend_drain, a_stop_that_fails_leaves_a_ring_that_serves)
 TEST(backend_drain, a_stop_that_succeeds_in_the_end)
 {
 	struct keeper k = {.stuck = true};
-	const struct libvhost_backend_opts opts = {.ops = &keeper_ops, .arg = &k, .timeout_ms = 50};
+	const struct libvhost_backend_opts opts = {.ops = &keeper_ops, .arg = &k, .timeout_ms = 500};
 	struct libvhost_req stop = {.op = LIBVHOST_OP_GET_VRING_BASE};
 	struct fake p;
 	struct libvhost_transport *t = in_process(&p, &opts, 0);
@@ -84,7 +84,7 @@ TEST(backend_drain, a_stop_that_succeeds_in_the_end)
 	CHECK_EQ(SAY(t, GET_VRING_BASE), -ETIMEDOUT);
 	k.stuck = false;
 	k.release = true;
-	CHECK_EQ(libvhost_transport_exec(t, &stop, 1, 1000, NULL), 0);
+	CHECK_EQ(libvhost_transport_exec(t, &stop, 1, PATIENCE_MS, NULL), 0);
 	CHECK_EQ(stop.result[0], 1);
 	ring_offer(&p);
 	usleep(2000);
@@ -99,7 +99,7 @@ TEST(backend_drain, a_stop_that_succeeds_in_the_end)
 TEST(backend_drain, a_stop_of_a_disabled_ring_that_fails)
 {
 	struct keeper k = {.stuck = true};
-	const struct libvhost_backend_opts opts = {.ops = &keeper_ops, .arg = &k, .timeout_ms = 50};
+	const struct libvhost_backend_opts opts = {.ops = &keeper_ops, .arg = &k, .timeout_ms = 500};
 	struct fake p;
 	struct libvhost_transport *t = in_process(&p, &opts, F30);
 
@@ -118,21 +118,27 @@ TEST(backend_drain, a_stop_of_a_disabled_ring_that_fails)
 	fake_free(&p);
 }
 
+/* With a deadline each for drain and removal it is twice as long, always; a busy machine is late now and then. */
+#define TRIES 10
+
 TEST(backend_drain, a_stop_has_one_deadline)
 {
 	struct keeper k = {.stuck = true};
 	const struct libvhost_backend_opts opts = {.ops = &keeper_ops, .arg = &k, .timeout_ms = TIMEOUT_MS};
 	struct fake p;
 	struct libvhost_transport *t = in_process(&p, &opts, 0);
-	uint64_t began;
+	uint64_t took = UINT64_MAX;
 
 	ring_offer(&p);
 	keeper_await(&k, 1);
-	began = now_ms();
-	CHECK_EQ(SAY(t, GET_VRING_BASE), -ETIMEDOUT);
-	began = now_ms() - began;
-	CHECK(began >= TIMEOUT_MS &&
-	      began < TIMEOUT_MS * 9 / 5); /* with one each for drain and removal twice as long */
+	for (int i = 0; i < TRIES && took >= TIMEOUT_MS * 9 / 5; i++) {
+		const uint64_t began = now_ms();
+
+		CHECK_EQ(SAY(t, GET_VRING_BASE), -ETIMEDOUT);
+		took = now_ms() - began;
+		CHECK(took >= TIMEOUT_MS);
+	}
+	CHECK(took < TIMEOUT_MS * 9 / 5);
 	k.stuck = false;
 	libvhost_transport_free(t);
 	fake_free(&p);
@@ -148,8 +154,8 @@ static struct fake on_a_socket(const struct libvhost_backend_opts *opts)
 	return p;
 }
 
-/* On a socket no base can be told, so that the connection ends with the same deadline. */
-TEST(backend_drain, a_stop_that_fails_ends_the_connection_in_time)
+/* On a socket no base can be told, so that the connection ends with the same deadline; how long that took. */
+static uint64_t end_of_a_connection(void)
 {
 	struct keeper k = {.stuck = true};
 	const struct libvhost_backend_opts opts = {.ops = &keeper_ops, .arg = &k, .timeout_ms = TIMEOUT_MS};
@@ -162,11 +168,21 @@ TEST(backend_drain, a_stop_that_fails_ends_the_connection_in_time)
 	began = now_ms();
 	send_msg(&p, LIBVHOST_OP_GET_VRING_BASE, 0, state, sizeof(state), NULL, 0);
 	CHECK(closed(&p));
-	CHECK(now_ms() - began < TIMEOUT_MS * 9 / 5);
+	began = now_ms() - began;
 	k.stuck = false;
-	for (int i = 0; i < 100 && libvhost_backend_adopt(p.b, p.sock) == -EBUSY; i++)
+	for (int i = 0; i < PATIENCE_MS / 100 && libvhost_backend_adopt(p.b, p.sock) == -EBUSY; i++)
 		CHECK_EQ(libvhost_backend_dispatch(p.b, 100), 0);
 	fake_free(&p);
+	return began;
+}
+
+TEST(backend_drain, a_stop_that_fails_ends_the_connection_in_time)
+{
+	uint64_t took = UINT64_MAX;
+
+	for (int i = 0; i < TRIES && took >= TIMEOUT_MS * 9 / 5; i++)
+		took = end_of_a_connection();
+	CHECK(took < TIMEOUT_MS * 9 / 5);
 }
 
 /* Front-ends disable a ring before they ask where it stopped. */
@@ -239,7 +255,7 @@ TEST(backend_drain, r031_a_reset_waits_for_what_handlers_keep)
 				say_ring(t, &p, q);
 			CHECK_EQ(SAY(t, SET_VRING_ENABLE, .index = q, .arg.num = 1), 0);
 		}
-		for (int i = 0; i < 2000 && s.taken < RINGS; i++)
+		for (int i = 0; i < PATIENCE_MS && s.taken < RINGS; i++)
 			usleep(1000);
 		CHECK_EQ(s.taken, RINGS);
 		began = now_ms();
@@ -280,17 +296,20 @@ TEST(backend_drain, a_memory_message_has_one_deadline)
 		.ops = &ops, .arg = &s, .timeout_ms = 400, .num_workers = STEPS, .num_queues = STEPS};
 	struct fake p;
 	struct libvhost_transport *t = in_process(&p, &opts, 0);
-	uint64_t began;
+	uint64_t took = UINT64_MAX;
 
 	s.message = now_ms();
 	eventfd_write(p.kick, 1);
 	for (uint32_t q = 1; q < STEPS; q++)
 		say_ring(t, &p, q); /* served at once */
-	while (s.inside != (1u << STEPS) - 1)
-		sched_yield();
-	s.message = began = now_ms();
-	CHECK_EQ(say_table(t, &p), -ETIMEDOUT);
-	CHECK(now_ms() - began < 1100); /* with a deadline for each ring it would have taken 1200, and succeeded */
+	for (int i = 0; i < TRIES && took >= 1100; i++) {
+		while (s.inside != (1u << STEPS) - 1)
+			sched_yield();
+		s.message = took = now_ms();
+		CHECK_EQ(say_table(t, &p), -ETIMEDOUT);
+		took = now_ms() - took;
+	}
+	CHECK(took < 1100); /* with a deadline for each ring it would take 1200, and succeed */
 	s.message = 0;
 	CHECK_EQ(say_table(t, &p), 0); /* nothing is broken */
 	ring_offer(&p);
