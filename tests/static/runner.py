@@ -21,6 +21,7 @@ loader.exec_module(tiers)
 tiers.adopt_orphans()
 work = tempfile.TemporaryDirectory()
 tiers.LOGS = pathlib.Path(work.name)
+tiers.GRACE_S = 1
 
 CASES = (  # what, shell text, (passed, failed, skipped)
     ("a good suite", "echo 'ok 1 - a'; echo 1..1", (1, 0, 0)),
@@ -34,9 +35,9 @@ CASES = (  # what, shell text, (passed, failed, skipped)
     ("an exit status after good tests", "echo 'ok 1 - a'; echo 1..1; exit 3", (1, 1, 0)),
     ("death by a signal", "echo 1..1; echo 'ok 1 - a'; kill -SEGV $$", (1, 1, 0)),
     ("a bail-out", "echo 'ok 1 - a'; echo 'Bail out! x'; echo 1..1", (1, 1, 0)),
-    ("a process left behind", "sleep 9 & echo 'ok 1 - a'; echo 1..1", (1, 1, 0)),
-    ("a daemon left behind", "setsid sleep 9 & sleep .1; echo 'ok 1 - a'; echo 1..1", (1, 1, 0)),
-    ("a suite that never ends", "echo 'ok 1 - a'; echo 1..1; sleep 9", (1, 1, 0)),
+    ("a process left behind", "sleep 99 & echo 'ok 1 - a'; echo 1..1", (1, 1, 0)),
+    ("a daemon left behind", "setsid sleep 99 & sleep .1; echo 'ok 1 - a'; echo 1..1", (1, 1, 0)),
+    ("a suite that never ends", "echo 'ok 1 - a'; echo 1..1; sleep 99", (1, 1, 0)),
 )
 for what, script, expected in CASES:
     totals = tiers.Totals
