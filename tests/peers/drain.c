@@ -7,6 +7,7 @@
  * lost: the driver wants interrupts. Says on standard output whether the peer completed them.
  */
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -20,12 +21,13 @@
 #define HEADS	 0x10000ull /* of request i at HEADS + 64 * i, its status byte behind it */
 #define DATA	 0x80000ull
 #define MODERN	 (1ull << 32)
-#define PATIENT	 3000u
+#define PATIENT	 60000u
 
 static struct libvhost_ctx *ctx;
 static struct libvhost_mem *mem;
 static struct libvhost_dev *dev;
 static struct libvhost_vq *vq;
+static struct pollfd kick = {.events = POLLIN};
 
 static int fail(const char *what, int rc)
 {
@@ -69,12 +71,12 @@ static int set_up(const char *uri)
 		rc = libvhost_dev_start(dev, NULL);
 	if (!rc)
 		rc = libvhost_dev_get_queue(dev, 0, &q);
-	v.kick_fd = q.kick_fd;
+	v.kick_fd = kick.fd = q.kick_fd;
 	v.call_fd = q.call_fd;
 	return rc ? rc : libvhost_vq_new(ctx, mem, &v, &vq);
 }
 
-/* A page each, and a moment for the device to take them. */
+/* A page each; the device has read the kick and had a moment to take them. */
 static int offer(int interrupts)
 {
 	uint8_t *ram;
@@ -92,6 +94,8 @@ static int offer(int interrupts)
 	}
 	if (rc >= 0)
 		rc = libvhost_vq_kick(vq);
+	for (int i = 0; i < 6000 && rc >= 0 && poll(&kick, 1, 0) == 1; i++)
+		usleep(10000);
 	usleep(60000);
 	return rc < 0 ? rc : 0;
 }

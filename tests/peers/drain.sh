@@ -6,10 +6,10 @@
 drain=$top_builddir/tests/peers/drain
 cd "$work" || exit 1
 
-# slow: a daemon whose requests take 400 ms
+# slow [MS]: a daemon whose requests take 400 ms, or so long
 slow() {
 	rm -f s
-	qemu-storage-daemon --blockdev driver=null-co,node-name=n0,size=1048576,read-zeroes=on,latency-ns=400000000 \
+	qemu-storage-daemon --blockdev driver=null-co,node-name=n0,size=1048576,read-zeroes=on,"latency-ns=${1-400}000000" \
 		--export "type=vhost-user-blk,id=e0,node-name=n0,addr.type=unix,addr.path=$work/s,writable=on" >>qsd.log 2>&1 &
 	slow_pid=$!
 	pids="$pids $slow_pid"
@@ -19,7 +19,7 @@ slow() {
 slow
 check "a stop ends with the last request; the dirty log has all that was written" "$drain" waits user:s
 end_peer "$slow_pid"
-slow
+slow 2000 # time enough for a stop to be too early, however late it comes
 check "a stop with less time says what is open; the next one waits on" sh -c '"$@" 2>late.err' sh "$drain" late user:s
 check "its error names peer, queue and number" \
 	grep -q "user:s: queue 0: the peer said that it stopped at 8 and has not completed 8 requests" late.err
