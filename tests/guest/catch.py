@@ -20,11 +20,14 @@ def stop(pid):
     os.kill(pid, signal.SIGSTOP)
     for task in os.listdir(f"/proc/{pid}/task"):
         while True:
-            with open(f"/proc/{pid}/task/{task}/stat", encoding="ascii") as file:
-                state = file.read().rpartition(")")[2].split()[0]
-            if state in "ZX":
+            try:
+                with open(f"/proc/{pid}/task/{task}/stat", encoding="ascii") as file:
+                    state = file.read().rpartition(")")[2].split()[0]
+            except (FileNotFoundError, ProcessLookupError):  # the kernel's threads for io_uring come and go
+                break
+            if state in "ZX" and int(task) == pid:
                 sys.exit("the back-end is dead")
-            if state == "T":
+            if state in "TZX":
                 break
 
 

@@ -32,7 +32,7 @@ side() {
 
 # migrated SOCKET: waits for the end of the migration, at most two minutes
 migrated() {
-	for _ in $(seq 1200); do
+	for _ in $(seq 3000); do
 		qmp "$1" query-migrate >"$work/migration" || return
 		if grep -q '"status": "completed"' "$work/migration"; then return 0; fi
 		if grep -q '"status": "failed"' "$work/migration"; then break; fi

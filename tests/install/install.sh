@@ -3,6 +3,7 @@
 # make install, then what a user does with the result: pkg-config, the examples of the guide in three languages, a real
 # peer.
 . "$top_srcdir/tests/lib/tap.sh"
+. "$top_srcdir/tests/lib/peer.sh"
 root=$(sed -n 's/^prefix = //p' "$top_builddir/Makefile")
 check 'make install' make -s -C "$top_builddir" install
 export PKG_CONFIG_PATH="$root/lib/pkgconfig" LD_LIBRARY_PATH="$root/lib"
@@ -45,7 +46,7 @@ done
 qemu-storage-daemon --blockdev driver=null-co,node-name=n0,size=123456512,read-zeroes=on --export \
 	type=vhost-user-blk,id=e0,node-name=n0,addr.type=unix,addr.path="$work/sock",writable=on >"$work/qsd" 2>&1 &
 pids=$!
-for _ in $(seq 100); do [ -S "$work/sock" ] || sleep 0.05; done
+wait_for_socket "$work/sock"
 "$work/capacity" "$work/sock" >"$work/says" 2>&1
 check "it reads the disk's size from qemu-storage-daemon" grep -qx 'capacity 123456512 bytes' "$work/says"
 "$work/sector" "$work/sock" >"$work/says" 2>&1
@@ -56,7 +57,7 @@ check 'without a peer it fails and names the path' sh -c '[ "$1" = 1 ] && grep -
 "$work/pull" "$work/pull.sock" >"$work/pull.says" 2>&1 &
 pull=$!
 pids="$pids $pull"
-for _ in $(seq 100); do [ -S "$work/pull.sock" ] || sleep 0.05; done
+wait_for_socket "$work/pull.sock"
 check 'the third one serves a load without a thread' \
 	"$top_builddir/tools/vhostctl/vhostctl" blk-test "user:$work/pull.sock" --size 4M --queues 1 --depth 32
 check 'and ends with its front-end' wait "$pull"
@@ -66,7 +67,7 @@ check 'a driver of an entropy source compiles' gcc "$top_srcdir/tests/peers/gadg
 "$work/entropy" "$work/entropy.sock" >"$work/entropy.says" 2>&1 &
 entropy=$!
 pids="$pids $entropy"
-for _ in $(seq 100); do [ -S "$work/entropy.sock" ] || sleep 0.05; done
+wait_for_socket "$work/entropy.sock"
 check 'the fourth one gives it numbers' "$work/gadgets" rng "user:$work/entropy.sock"
 check 'and ends with its front-end' wait "$entropy"
 check 'its worker was in the sandbox' grep -q 'Seccomp 2, NoNewPrivs 1' "$work/entropy.says"

@@ -79,9 +79,9 @@ guest_boot() {
 	return 1
 }
 
-# guest_said PATTERN: waits for a line of the guest, at most two minutes
+# guest_said PATTERN: waits for a line of the guest, five minutes and more
 guest_said() {
-	for _ in $(seq ${GP:-2400}); do
+	for _ in $(seq 6000); do
 		if grep -q "$1" "$guest.answers"; then return 0; fi
 		if ! kill -0 "$guest_pid" 2>/dev/null; then break; fi
 		sleep 0.05

@@ -26,15 +26,43 @@ complains() {
 	fi
 }
 
-# wait_for_socket PATH [PID]: until somebody listens there, at most 10 s; PID is one in the listener's network namespace
+# Only a failure lasts as long as this, in seconds.
+patience=60
+
+# gone PID: whether that child has ended
+gone() {
+	! grep -q '^State:.[^Z]' "/proc/$1/status" 2>/dev/null
+}
+
+# listens PATH PID: the flag says that it is past bind() and listens
+listens() {
+	[ -S "$1" ] && grep -q " 00010000 .* $1\$" "/proc/$2/net/unix" 2>/dev/null
+}
+
+# wait_for_socket PATH [PID]: until somebody listens there, or the process that was started last is dead; PID is one in
+# the listener's network namespace
 wait_for_socket() {
-	for _ in $(seq 1000); do
-		# the flag says that it is past bind() and listens
-		if [ -S "$1" ] && grep -q " 00010000 .* $1\$" "/proc/${2-self}/net/unix"; then return 0; fi
-		sleep 0.01
-	done
+	if until_true $patience listens_or_ends "$1" "${2-self}" "$!" && listens "$1" "${2-self}"; then return 0; fi
 	echo "# nobody listens on $1" >&2
+	tap_logs | sed 's/^/# /' >&2
 	return 1
+}
+listens_or_ends() {
+	listens "$1" "$2" || { [ "$3" ] && gone "$3"; }
+}
+
+# mid_run IMAGE PID: until a run has written to a sparse image, whose blocks it finds empty, and goes on
+mid_run() {
+	until_true $patience written_or_ends "$1" "$2"
+	gone "$2" && echo "# the run is over before the death in it"
+	return 0
+}
+written_or_ends() {
+	[ "$(stat -c %b "$1")" -gt 0 ] || gone "$2"
+}
+# empty_image PATH SIZE
+empty_image() {
+	truncate -s 0 "$1" && truncate -s "$2" "$1"
 }
 
 # end_peer PID: kill -9, and wait until its files and locks are free
@@ -104,33 +132,26 @@ testpmd_with() {
 		<"$work/testpmd.in" >"$work/testpmd.log" 2>&1 9>&- &
 	testpmd_pid=$!
 	pids="$pids $testpmd_pid"
-	for _ in $(seq 1000); do
-		if grep -q ' packet forwarding packets/burst' "$work/testpmd.log"; then return 0; fi
-		if ! kill -0 "$testpmd_pid" 2>/dev/null; then break; fi
-		sleep 0.01
-	done
+	until_true $patience testpmd_runs_or_ends
+	if grep -q ' packet forwarding packets/burst' "$work/testpmd.log"; then return 0; fi
 	sed 's/^/# /' "$work/testpmd.log" >&2
 	return 1
+}
+testpmd_runs_or_ends() {
+	grep -q ' packet forwarding packets/burst' "$work/testpmd.log" || gone "$testpmd_pid"
 }
 
 # testpmd_forward MODE: what testpmd does with frames from now on: io, rxonly, …
 testpmd_forward() {
 	printf '%s\n' stop "set fwd $1" start >&9
-	for _ in $(seq 500); do
-		if grep -q " $1 packet forwarding packets/burst" "$work/testpmd.log"; then return 0; fi
-		sleep 0.01
-	done
-	return 1
+	until_true $patience grep -q " $1 packet forwarding packets/burst" "$work/testpmd.log"
 }
 
 # testpmd_counts: how many frames it received and sent since it began, "RX TX"
 testpmd_counts() {
 	: >"$work/testpmd.log"
 	echo 'show port stats 0' >&9
-	for _ in $(seq 500); do
-		if grep -q 'Tx-pps' "$work/testpmd.log"; then break; fi
-		sleep 0.01
-	done
+	until_true $patience grep -q 'Tx-pps' "$work/testpmd.log"
 	awk '/^ *RX-packets:/ { rx = $2 } /^ *TX-packets:/ { print rx, $2 }' "$work/testpmd.log"
 }
 
@@ -212,25 +233,17 @@ vhost_blk_serve() {
 	wait_for_socket "$PWD/vhost.socket"
 }
 
-# vhost_blk_dies [HUNDREDTHS]: waits, at most 10 s, until it is dead by itself
+# vhost_blk_dies [SECONDS]: waits until it is dead by itself
 vhost_blk_dies() {
-	for _ in $(seq "${1:-1000}"); do
-		if ! grep -q '^State:.[^Z]' "/proc/$vhost_blk_pid/status" 2>/dev/null; then
-			wait "$vhost_blk_pid" 2>/dev/null || :
-			return 0
-		fi
-		sleep 0.01
-	done
-	return 1
+	until_true "${1:-$patience}" gone "$vhost_blk_pid" && { wait "$vhost_blk_pid" 2>/dev/null || :; }
 }
 
 # vhost_blk_serves: waits until it runs a front-end; DPDK's event thread may sleep a second before it sees a new socket
 vhost_blk_serves() {
-	for _ in $(seq 1000); do
-		if grep -q 'Ctrlr Worker Thread start' "$work/vhost_blk.log"; then return 0; fi
-		sleep 0.01
-	done
-	return 1
+	until_true $patience vhost_blk_has_frontend
+}
+vhost_blk_has_frontend() {
+	grep -q 'Ctrlr Worker Thread start' "$work/vhost_blk.log"
 }
 
 # vdpa SOCKET: a vDPA driver on DPDK's vhost library; says in vdpa.log what became of its requests; sets $vdpa_pid

@@ -14,6 +14,15 @@ tap_exit() {
 trap tap_exit EXIT
 trap 'exit 143' INT TERM
 
+# until_true SECONDS COMMAND…: looks again and again until the command succeeds
+until_true() {
+	tap_end_at=$(($(date +%s) + $1))
+	shift
+	until "$@"; do
+		if [ "$(date +%s)" -ge "$tap_end_at" ]; then return 1; fi
+		sleep 0.01
+	done
+}
 # ok DESCRIPTION / not_ok DESCRIPTION [FILE-WITH-DETAILS] / skip DESCRIPTION REASON
 ok() {
 	tap_n=$((tap_n + 1))
@@ -29,7 +38,16 @@ skip() {
 	tap_n=$((tap_n + 1))
 	echo "ok $tap_n - $1 # SKIP $2"
 }
-# check DESCRIPTION COMMAND…: ok when the command succeeds; its output is shown otherwise
+# tap_logs: what those who work for the test said last
+tap_logs() {
+	for tap_log in "$work"/*.log "$work"/*.err; do
+		if [ -s "$tap_log" ]; then
+			echo "the end of ${tap_log##*/}:"
+			tail -n 15 "$tap_log"
+		fi
+	done
+}
+# check DESCRIPTION COMMAND…: ok when the command succeeds; its output, and the logs in $work, are shown otherwise
 check() {
 	tap_what=$1
 	shift
@@ -37,6 +55,7 @@ check() {
 		ok "$tap_what"
 	else
 		echo "exit $?: $*" >>"$work/.out"
+		tap_logs >>"$work/.out"
 		not_ok "$tap_what" "$work/.out"
 	fi
 }
@@ -46,6 +65,7 @@ check_fails() {
 	shift
 	if "$@" >"$work/.out" 2>&1; then
 		echo "succeeded: $*" >>"$work/.out"
+		tap_logs >>"$work/.out"
 		not_ok "$tap_what" "$work/.out"
 	else
 		ok "$tap_what"

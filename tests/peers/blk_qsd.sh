@@ -14,11 +14,11 @@ check_fails "the image check can fail" "$image" "$work/disk.img" 43 268435456
 check_fails "more than the capacity is refused" "$vhostctl" blk-test "user:$work/disk.sock" --size 257M
 
 # the daemon dies in the middle and comes back: the run reconnects and ends verified
+empty_image "$work/disk.img" 256M
 "$vhostctl" blk-test "user:$work/disk.sock" --size 256M --queues 4 --depth 32 --seed 7 --json >"$work/killed.json" 2>"$work/killed.err" &
 run=$!
-sleep 0.4
-kill -9 "$qsd_pid"
-sleep 0.3
+mid_run "$work/disk.img" $run
+end_peer "$qsd_pid"
 qsd_file "$work/disk.sock" "$work/disk.img" 4
 check "killed and restarted in mid-run: the run ends verified" wait $run
 check "it reconnected" grep -q '"reconnects": [1-9]' "$work/killed.json"

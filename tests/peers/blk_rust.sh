@@ -19,10 +19,11 @@ for version in new old; do
 		"$vhostctl" blk-test "user:$socket" --size 256M --queues 4 --depth 128 --seed 42
 	check "$name: the image holds the pattern at every offset" "$image" "$work/disk.img" 42 268435456
 
+	empty_image "$work/disk.img" 256M
 	"$vhostctl" blk-test "user:$socket" --size 128M --queues 4 --depth 32 --seed 7 --duration 1 --json \
 		>"$work/killed.json" 2>"$work/killed.err" &
 	run=$!
-	sleep 0.4
+	mid_run "$work/disk.img" $run
 	end_peer "$rust_pid"
 	rm -f "$socket"
 	rust_serve "$socket" "$work/disk.img" || exit 1

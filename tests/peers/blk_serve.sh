@@ -21,22 +21,23 @@ check "control messages on a sandboxed thread that would end the process: verifi
 check "the same with packed rings" "$vhostctl" blk-test "user:$work/control.sock" --size 16M --queues 4 --packed
 check "the control worker runs under a filter" grep -q 'control worker: .*Seccomp 2 NoNewPrivs 1' "$work/serve.log"
 
-truncate -s 128M "$work/disk.img"
+empty_image "$work/disk.img" 128M
 serve "$work/disk.sock" --file "$work/disk.img" --queues 4 --control-worker
 "$vhostctl" blk-test "user:$work/disk.sock" --size 128M --queues 4 --depth 32 --seed 9 --duration 1 --json >"$work/killed.json" 2>"$work/killed.err" &
 run=$!
-sleep 0.2
-kill -9 "$serve_pid"
+mid_run "$work/disk.img" $run
+end_peer "$serve_pid"
 serve "$work/disk.sock" --file "$work/disk.img" --queues 4 --control-worker
 check "kill -9 in mid-run, restarted on the stale socket: the run ends verified" wait $run
 check "it reconnected" grep -q '"reconnects": [1-9]' "$work/killed.json"
 check "it says how long the guest stood still" grep -q '"longest_stall_ms": 0*[1-9.]' "$work/killed.json"
 check "the image holds the pattern" "$image" "$work/disk.img" 9 134217728
 
+empty_image "$work/disk.img" 128M
 "$vhostctl" blk-test "user:$work/disk.sock" --size 128M --queues 4 --depth 32 --seed 10 --duration 1 --packed --json >"$work/packed.json" 2>"$work/packed.err" &
 run=$!
-sleep 0.2
-kill -9 "$serve_pid"
+mid_run "$work/disk.img" $run
+end_peer "$serve_pid"
 serve "$work/disk.sock" --file "$work/disk.img" --queues 4
 check "the same with packed rings: the run ends verified" wait $run
 check "it reconnected" grep -q '"reconnects": [1-9]' "$work/packed.json"

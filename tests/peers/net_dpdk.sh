@@ -28,6 +28,12 @@ loop() {
 	end_peer "$testpmd_pid"
 }
 
+# frames_or_ends: whether testpmd got a frame of a run, or the run is over
+frames_or_ends() {
+	counts=$(testpmd_counts)
+	[ "${counts% *}" -gt 0 ] || gone "$run"
+}
+
 # death RINGS VDEV-ARGUMENTS URI ARGUMENT…: testpmd dies in the middle and is started anew
 death() {
 	rings=$1
@@ -39,7 +45,7 @@ death() {
 	"$vhostctl" net-test "$uri" --pairs 2 --frames 3000000 --json "$@" >"$work/net.json" 2>"$work/net.err" &
 	run=$!
 	pids="$pids $run"
-	sleep 1
+	until_true $patience frames_or_ends
 	end_peer "$testpmd_pid"
 	[ "$uri" != user:net.sock ] || rm net.sock
 	testpmd "$vdev" || exit 1
