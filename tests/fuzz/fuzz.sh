@@ -5,7 +5,7 @@
 . "$top_srcdir/tests/lib/tap.sh"
 for program in blob codec ring session; do
 	cd "$work" || exit 1
-	check "$program: nothing found in ${FUZZ_SECONDS:=20} s" "$top_builddir/tests/fuzz/$program" -seed=1 -timeout=5 \
+	check "$program: nothing found in ${FUZZ_SECONDS:=20} s" "$top_builddir/tests/fuzz/$program" -seed=1 -timeout=60 \
 		-rss_limit_mb=1024 -max_len=4096 -max_total_time="$FUZZ_SECONDS" -print_final_stats=1 -verbosity=0
 	for finding in crash-* leak-* timeout-* oom-*; do
 		[ -e "$finding" ] && cp "$finding" "$top_builddir/$program-$finding"

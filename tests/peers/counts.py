@@ -45,7 +45,7 @@ def as_ordinary_user(command, limit):
     """The command with a descriptor limit, without privileges when we have them."""
     user = ["setpriv", "--reuid", "65534", "--clear-groups"] if os.getuid() == 0 else []
     return subprocess.run(["prlimit", f"--nofile={limit}:{limit}", *user, *command], capture_output=True, text=True,
-                          timeout=60)
+                          timeout=120)
 
 
 def main():
@@ -56,7 +56,7 @@ def main():
         peer = daemon(folder, "blk.sock", QUEUES)
         report = folder / "counts"
         shim = os.path.join(os.environ["top_builddir"], "tests/peers/.libs/count_shim.so")
-        run = subprocess.run([life, f"user:{folder}/blk.sock", str(QUEUES)], capture_output=True, text=True, timeout=60,
+        run = subprocess.run([life, f"user:{folder}/blk.sock", str(QUEUES)], capture_output=True, text=True, timeout=120,
                              env=dict(os.environ, LD_PRELOAD=shim, COUNT_SHIM=str(report)))
         peer.kill()
         peer.wait()

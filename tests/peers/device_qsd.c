@@ -17,6 +17,7 @@
 #define RAM	(4ull << 20)
 #define RING(q) ((uint64_t)(q)*0x10000)
 #define DATA	0x200000ull
+#define WAIT_MS 60000
 #define BITS	(1ull << 32 | 1ull << 12) /* VERSION_1, BLK_F_MQ */
 
 static unsigned number, failed;
@@ -66,7 +67,7 @@ static int read_block(struct libvhost_dev *dev, struct libvhost_mem *mem, struct
 	libvhost_vq_notify_enable(vq, 1);
 	if (libvhost_vq_add(vq, bufs, 1, 2, 1) || libvhost_vq_kick(vq) < 0)
 		return 0;
-	for (int i = 0; i < 300 && !n; i++) {
+	for (int i = 0; i < WAIT_MS / 10 && !n; i++) {
 		struct pollfd p = {.fd = o.call_fd, .events = POLLIN};
 
 		libvhost_dev_dispatch(dev, 0);
@@ -107,6 +108,7 @@ static int masked_request(struct libvhost_dev *dev, struct libvhost_vq *vq, uint
 	struct libvhost_queue o = {.size = sizeof(o)};
 	struct libvhost_used used;
 	struct pollfd p = {.events = POLLIN};
+	uint8_t config[8];
 	uint64_t calls;
 	uint32_t n = 0;
 
@@ -118,15 +120,16 @@ static int masked_request(struct libvhost_dev *dev, struct libvhost_vq *vq, uint
 	libvhost_vq_notify_enable(vq, 1);
 	if (libvhost_vq_add(vq, bufs, 1, 2, 1) || libvhost_vq_kick(vq) < 0)
 		return 0;
-	for (int i = 0; i < 300 && !n; i++) {
+	for (int i = 0; i < WAIT_MS / 10 && !n; i++) {
 		usleep(10000);
 		n = 1;
 		if (libvhost_vq_get_used(vq, &used, &n))
 			return 0;
 	}
-	usleep(10000); /* the call comes behind the used index */
-	return n == 1 && poll(&p, 1, 0) == 0 && !libvhost_virtqueue_mask(dev, q, 0) &&
-	       libvhost_virtqueue_pending(dev, q) == 1 && libvhost_virtqueue_pending(dev, q) == 0;
+	/* the call comes behind the used index, and before the answer to what is asked now */
+	return n == 1 && !libvhost_dev_get_config(dev, 0, config, sizeof(config), 0) && poll(&p, 1, 0) == 0 &&
+	       !libvhost_virtqueue_mask(dev, q, 0) && libvhost_virtqueue_pending(dev, q) == 1 &&
+	       libvhost_virtqueue_pending(dev, q) == 0;
 }
 
 /* The guest gives queue 3 up and sets it up anew, while the others run. */
@@ -208,7 +211,7 @@ int main(int argc, char **argv)
 				      .flags = LIBVHOST_DEV_WAIT | LIBVHOST_DEV_INFLIGHT,
 				      .virtio_id = 2,
 				      .num_queues = QUEUES};
-	struct libvhost_call_opts patient = {.size = sizeof(patient), .timeout_ms = 10000};
+	struct libvhost_call_opts patient = {.size = sizeof(patient), .timeout_ms = WAIT_MS};
 	struct libvhost_ctx *ctx = NULL;
 	struct libvhost_mem *mem = NULL;
 	struct libvhost_dev *dev = NULL;
@@ -222,7 +225,7 @@ int main(int argc, char **argv)
 	snprintf(uri, sizeof(uri), "user:%s", argv[1]);
 	o.uri = uri;
 	o.mem = mem;
-	o.timeout_ms = 10000;
+	o.timeout_ms = WAIT_MS;
 	o.config_size = 60;
 	libvhost_mem_begin(mem);
 	libvhost_mem_alloc(mem, 0, RAM);

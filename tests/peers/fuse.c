@@ -17,7 +17,7 @@
 #define RAM	       0x100000ull
 #define ASKED	       0x80000ull
 #define ANSWERED       0x90000ull
-#define WAIT_MS	       10000u
+#define WAIT_MS	       60000u
 #define OLD_INIT_BYTES (offsetof(struct fuse_init_in, flags) + sizeof(uint32_t)) /* before 7.36 */
 
 static struct libvhost_ctx *ctx;

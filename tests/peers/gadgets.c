@@ -13,7 +13,7 @@
 #define RING	16u
 #define BUFFER	0x80000ull
 #define ROOM	0x20000u
-#define WAIT_MS 5000
+#define WAIT_MS 60000
 #define MODERN	(1ull << 32)
 
 static struct libvhost_ctx *ctx;

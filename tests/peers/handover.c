@@ -192,7 +192,7 @@ static void wait_times(struct caller *c, unsigned more)
 {
 	const unsigned until = atomic_load(&c->times) + more;
 
-	for (int i = 0; i < 20000 && atomic_load(&c->times) < until; i++)
+	for (int i = 0; i < 60000 && atomic_load(&c->times) < until; i++)
 		usleep(1000);
 }
 
@@ -201,7 +201,7 @@ static void hand_over_among_callers(struct server *s)
 	struct caller c = {0};
 	pthread_t thread;
 
-	for (int i = 0; i < 1000 && connect_once() < 0; i++)
+	for (int i = 0; i < 6000 && connect_once() < 0; i++)
 		usleep(10000);
 	if (pthread_create(&thread, NULL, call, &c))
 		exit(2);
@@ -255,7 +255,7 @@ static int request(struct front *f)
 
 	if (libvhost_vq_add(f->vq, &b, 1, 0, 1) || libvhost_vq_kick(f->vq) < 0)
 		return 0;
-	for (int i = 0; i < 5000 && !n; i++) {
+	for (int i = 0; i < 60000 && !n; i++) {
 		n = 1;
 		if (libvhost_vq_get_used(f->vq, &used, &n))
 			return 0;

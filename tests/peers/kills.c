@@ -43,7 +43,7 @@
 #define STATUS_AT  32u
 #define DATA	   (GUEST + 0x4000u)
 #define GUEST_SIZE (0x4000u + DEPTH * BLOCK)
-#define PATIENCE_S 20.0
+#define PATIENCE_S 60.0
 #define BURST_US   250u /* about what a full queue takes */
 #define PACKED	   (1ull << 34)
 

@@ -24,7 +24,7 @@
 #define HEADERS	    0x80000u /* 64 bytes a slot, the status at 32 */
 #define FRAME	    64u
 #define NET_HEADER  12u
-#define WAIT_MS	    10000u
+#define WAIT_MS	    60000u
 #define VERSION_1   (1ull << 32)
 
 static struct libvhost_ctx *ctx;

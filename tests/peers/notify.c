@@ -19,7 +19,7 @@
 #define ANSWER	 0x81000ull
 #define LEN	 512u
 #define REQUESTS 200u
-#define WAIT_MS	 5000u
+#define WAIT_MS	 60000u
 #define MODERN	 (1ull << 32)
 
 static struct libvhost_ctx *ctx;

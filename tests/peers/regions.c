@@ -107,7 +107,7 @@ static int make_memory(void)
 
 static int start(const char *uri)
 {
-	struct libvhost_dev_opts o = {.size = sizeof(o), .virtio_id = 2, .num_queues = 1, .timeout_ms = 10000};
+	struct libvhost_dev_opts o = {.size = sizeof(o), .virtio_id = 2, .num_queues = 1, .timeout_ms = 60000};
 	struct libvhost_queue q = {.size = sizeof(q), .num = NUM, .desc = region_gpa(0)};
 	struct libvhost_vq_opts v = {
 		.size = sizeof(v), .flags = LIBVHOST_VQ_HAS_KICK | LIBVHOST_VQ_HAS_CALL, .num = NUM};

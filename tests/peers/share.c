@@ -18,7 +18,7 @@
 #define PAGES	16u
 #define COMMAND 32u /* the one byte of a block device's configuration that a driver writes */
 #define AGREED	33u /* the byte behind it, which has no meaning */
-#define WAIT_MS 5000u
+#define WAIT_MS 60000u
 
 static struct libvhost_ctx *ctx;
 static struct libvhost_mem *mem;

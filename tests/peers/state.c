@@ -7,7 +7,7 @@
 #include <vhost/libvhost.h>
 
 #define ROOM	(1u << 20)
-#define WAIT_MS 5000
+#define WAIT_MS 60000
 
 static struct libvhost_ctx *ctx;
 static struct libvhost_dev *dev;

@@ -21,7 +21,7 @@
 #define CONFIG	  60u
 #define WCE_AT	  32u /* the one byte of a block device's configuration that a driver writes */
 #define BLOCK	  2u
-#define WAIT_MS	  10000u
+#define WAIT_MS	  60000u
 #define VERSION_1 (1ull << 32)
 
 static struct libvhost_ctx *ctx;

@@ -16,7 +16,7 @@
 #define RAM	0x100000ull
 #define DATA	0x80000ull
 #define BITS	(1ull << 32)
-#define WAIT_MS 500u
+#define WAIT_MS 1500u
 
 static struct libvhost_ctx *ctx;
 static struct libvhost_mem *mem;
@@ -80,7 +80,7 @@ static int read_into(uint64_t gpa)
 	((unsigned char *)header)[4096] = 0xff;
 	if (libvhost_vq_add(vq, b, 1, 2, 1) || libvhost_vq_kick(vq) < 0)
 		return 0;
-	for (int i = 0; i < 2000 && !n; i++) {
+	for (int i = 0; i < 60000 && !n; i++) {
 		n = 1;
 		if (libvhost_vq_get_used(vq, &used, &n))
 			return 0;
@@ -129,7 +129,7 @@ int main(int argc, char **argv)
 	from = now_ms();
 	result(change(1, &lost) == 0 && lost == 2,
 	       "a commit with one mute and one dying peer succeeds and counts both");
-	result(now_ms() - from < WAIT_MS + 1000, "within its time");
+	result(now_ms() - from < 3 * WAIT_MS, "within its time");
 	result(state(0) == LIBVHOST_DEV_RUNNING, "the healthy device runs");
 	/* what it was told and did not confirm must not take effect behind our back: the connection is given up */
 	result(state(1) == LIBVHOST_DEV_DISCONNECTED, "the mute one is cut off");

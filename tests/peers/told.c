@@ -9,7 +9,7 @@
 
 #define QUEUES	2u
 #define MARK	100u /* of queue 0; its successors count on */
-#define WAIT_MS 5000u
+#define WAIT_MS 60000u
 
 static struct libvhost_ctx *ctx;
 static struct libvhost_mem *mem;
