@@ -35,17 +35,24 @@ static int why_refused(const char *path)
 	return S_ISSOCK(st.st_mode) ? -ECONNREFUSED : -ENOTSOCK;
 }
 
+/* A socket for path, whose address goes to *addr. */
+static int make_socket(struct sockaddr_un *addr, const char *path)
+{
+	int rc = fill_address(addr, path);
+
+	if (rc < 0)
+		return rc;
+	rc = socket(AF_UNIX, SOCK_KIND, 0);
+	return rc < 0 ? -errno : rc;
+}
+
 int lv_wire_connect(const char *path)
 {
 	struct sockaddr_un addr;
-	int rc, sock;
+	int rc, sock = make_socket(&addr, path);
 
-	rc = fill_address(&addr, path);
-	if (rc < 0)
-		return rc;
-	sock = socket(AF_UNIX, SOCK_KIND, 0);
 	if (sock < 0)
-		return -errno;
+		return sock;
 	do
 		rc = connect(sock, (struct sockaddr *)&addr, sizeof(addr));
 	while (rc < 0 && errno == EINTR);
@@ -79,14 +86,10 @@ static int remove_stale(const char *path)
 int lv_wire_listen(const char *path, int backlog)
 {
 	struct sockaddr_un addr;
-	int rc, sock;
+	int rc = 0, sock = make_socket(&addr, path);
 
-	rc = fill_address(&addr, path);
-	if (rc < 0)
-		return rc;
-	sock = socket(AF_UNIX, SOCK_KIND, 0);
 	if (sock < 0)
-		return -errno;
+		return sock;
 	if (bind(sock, (struct sockaddr *)&addr, sizeof(addr))) {
 		rc = errno == EADDRINUSE ? remove_stale(path) : -errno;
 		if (!rc && bind(sock, (struct sockaddr *)&addr, sizeof(addr)))
