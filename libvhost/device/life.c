@@ -162,6 +162,15 @@ static void drained(struct libvhost_dev *dev, int r)
 		stopped(dev);
 }
 
+static void stop_failed(struct libvhost_dev *dev, int r)
+{
+	absorb_queues(dev);
+	if (lv_dev_gone(dev) || dev->state == LIBVHOST_DEV_LOST)
+		lv_dev_disconnected(dev, r);
+	else if (told_anything(dev)) /* else it runs on: the peer has not heard of it */
+		lv_dev_lost(dev, r);
+}
+
 static int stop_ended(struct libvhost_dev *dev, int r)
 {
 	struct lv_queue_set ran;
@@ -180,11 +189,7 @@ static int stop_ended(struct libvhost_dev *dev, int r)
 		stopped(dev);
 		return 0;
 	}
-	absorb_queues(dev);
-	if (lv_dev_gone(dev) || dev->state == LIBVHOST_DEV_LOST)
-		lv_dev_disconnected(dev, r);
-	else if (told_anything(dev)) /* else it runs on: the peer has not heard of it */
-		lv_dev_lost(dev, r);
+	stop_failed(dev, r);
 	return 0;
 }
 
@@ -262,11 +267,7 @@ static int reset_ended(struct libvhost_dev *dev, int r)
 		stopped(dev);
 		return 0;
 	}
-	absorb_queues(dev);
-	if (lv_dev_gone(dev) || dev->state == LIBVHOST_DEV_LOST)
-		lv_dev_disconnected(dev, r);
-	else if (told_anything(dev))
-		lv_dev_lost(dev, r);
+	stop_failed(dev, r);
 	return 0;
 }
 
