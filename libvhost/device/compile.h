@@ -16,10 +16,11 @@ struct lv_compile {
 	bool can_enable;    /* rings start disabled and SET_VRING_ENABLE may be sent */
 };
 
-/* The dialects: 1 = run the program, 0 = done, negative = failed. prog still holds the results of the last one. */
-int lv_plan_user(struct lv_compile *c);
-int lv_plan_kernel(struct lv_compile *c);
-int lv_plan_vdpa(struct lv_compile *c);
+/* 1 = run the program, 0 = done, negative = failed. prog still holds the results of the last one. */
+typedef int (*lv_plan_step)(struct lv_compile *c);
+
+/* What each dialect does for each kind of plan; NULL = it has no such plan. */
+extern const lv_plan_step lv_user_plans[LV_PLAN_KINDS], lv_kernel_plans[LV_PLAN_KINDS], lv_vdpa_plans[LV_PLAN_KINDS];
 
 /* Forgets the executed program and begins the next; plan->step becomes step. */
 void lv_next_program(struct lv_compile *c, uint32_t step);

@@ -11,25 +11,47 @@ void lv_plan_begin(struct lv_plan *plan, enum lv_plan_kind kind, uint32_t dialec
 	*plan = (struct lv_plan){.kind = kind, .dialect = dialect};
 }
 
+static const lv_plan_step *plans_of(uint32_t dialect)
+{
+	switch (dialect) {
+	case LIBVHOST_DIALECT_USER:
+		return lv_user_plans;
+	case LIBVHOST_DIALECT_KERNEL:
+		return lv_kernel_plans;
+	case LIBVHOST_DIALECT_VDPA:
+		return lv_vdpa_plans;
+	default:
+		return NULL;
+	}
+}
+
+static uint32_t ring_base(const struct lv_plan *plan, const struct lv_plan_env *env)
+{
+	return plan->dialect == LIBVHOST_DIALECT_USER ? 0 : env->first;
+}
+
+static bool can_enable(const struct lv_plan *plan, const struct lv_plan_env *env)
+{
+	if (plan->dialect == LIBVHOST_DIALECT_USER)
+		return env->rec->offered[0] & LV_BIT(LV_F_PROTOCOL);
+	return plan->dialect == LIBVHOST_DIALECT_VDPA;
+}
+
 int lv_plan_next(struct lv_plan *plan, struct lv_plan_env *env, struct lv_program *prog, struct lv_errslot *err)
 {
-	struct lv_compile c = {.plan = plan, .env = env, .prog = prog, .err = err};
+	struct lv_compile c = {.plan = plan,
+			       .env = env,
+			       .prog = prog,
+			       .err = err,
+			       .ring_base = ring_base(plan, env),
+			       .can_enable = can_enable(plan, env)};
+	const lv_plan_step *steps = plans_of(plan->dialect);
 	int ret;
 
-	switch (plan->dialect) {
-	case LIBVHOST_DIALECT_USER:
-		ret = lv_plan_user(&c);
-		break;
-	case LIBVHOST_DIALECT_KERNEL:
-		ret = lv_plan_kernel(&c);
-		break;
-	case LIBVHOST_DIALECT_VDPA:
-		ret = lv_plan_vdpa(&c);
-		break;
-	default:
+	if (!steps)
 		return lv_fail(err, -EINVAL, LIBVHOST_EK_ARGUMENT, "%s: no plans for dialect %u", env->caps->peer,
 			       plan->dialect);
-	}
+	ret = steps[plan->kind] ? steps[plan->kind](&c) : -EINVAL;
 	if (ret == 1 && prog->nomem)
 		return lv_fail(err, -ENOMEM, LIBVHOST_EK_NOMEM, "%s: out of memory for a program of %u requests",
 			       env->caps->peer, prog->count);
@@ -42,11 +64,6 @@ static bool base_possible(bool packed, uint32_t num, uint64_t base)
 	if (!packed)
 		return base <= UINT16_MAX;
 	return base <= UINT32_MAX && lv_packed_base_possible(lv_packed_full_base((uint32_t)base), num);
-}
-
-static uint32_t ring_base(const struct lv_plan *plan, const struct lv_plan_env *env)
-{
-	return plan->dialect == LIBVHOST_DIALECT_USER ? 0 : env->first;
 }
 
 /* The record's queue of a ring request; NULL if the index is none of this part. */

@@ -48,6 +48,7 @@ enum lv_plan_kind {
 	LV_PLAN_INFLIGHT, /* features and sizes, then GET_INFLIGHT_FD: the region ahead of the first start */
 	LV_PLAN_QUEUE_START, /* one queue of a running device */
 	LV_PLAN_QUEUE_STOP,
+	LV_PLAN_KINDS
 };
 
 /* What a plan may read, and the record copy it may write. One part (transport) of one device. */

@@ -389,27 +389,14 @@ static int resume_plan(struct lv_compile *c)
 	}
 }
 
-int lv_plan_user(struct lv_compile *c)
-{
-	c->can_enable = c->env->rec->offered[0] & LV_BIT(LV_F_PROTOCOL);
-	switch (c->plan->kind) {
-	case LV_PLAN_CONNECT:
-		return connect_plan(c);
-	case LV_PLAN_START:
-		return start_plan(c);
-	case LV_PLAN_STOP:
-		return stop_plan(c);
-	case LV_PLAN_RESUME:
-		return resume_plan(c);
-	case LV_PLAN_MEMORY:
-		return memory_plan(c);
-	case LV_PLAN_RESET:
-		return reset_plan(c);
-	case LV_PLAN_INFLIGHT:
-		return lv_inflight_plan(c);
-	case LV_PLAN_QUEUE_START:
-	case LV_PLAN_QUEUE_STOP:
-		return lv_queue_plan(c);
-	}
-	return -EINVAL;
-}
+const lv_plan_step lv_user_plans[LV_PLAN_KINDS] = {
+	[LV_PLAN_CONNECT] = connect_plan,
+	[LV_PLAN_START] = start_plan,
+	[LV_PLAN_STOP] = stop_plan,
+	[LV_PLAN_RESUME] = resume_plan,
+	[LV_PLAN_MEMORY] = memory_plan,
+	[LV_PLAN_RESET] = reset_plan,
+	[LV_PLAN_INFLIGHT] = lv_inflight_plan,
+	[LV_PLAN_QUEUE_START] = lv_queue_plan,
+	[LV_PLAN_QUEUE_STOP] = lv_queue_plan,
+};

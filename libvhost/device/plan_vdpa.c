@@ -267,6 +267,8 @@ static int resume_plan(struct lv_compile *c)
 	struct lv_record *rec = c->env->rec;
 	int ret;
 
+	if (!(rec->flags & LV_RF_NEGOTIATED))
+		return connect_plan(c);
 	switch (c->plan->step) {
 	case 0:
 		return resume_first(c);
@@ -294,28 +296,8 @@ static int one_queue(struct lv_compile *c)
 			  c->env->caps->peer, c->env->queue);
 }
 
-int lv_plan_vdpa(struct lv_compile *c)
-{
-	c->ring_base = c->env->first;
-	c->can_enable = true;
-	switch (c->plan->kind) {
-	case LV_PLAN_CONNECT:
-		return connect_plan(c);
-	case LV_PLAN_START:
-		return start_plan(c);
-	case LV_PLAN_STOP:
-		return stop_plan(c);
-	case LV_PLAN_RESUME:
-		return c->env->rec->flags & LV_RF_NEGOTIATED ? resume_plan(c) : connect_plan(c);
-	case LV_PLAN_MEMORY:
-		return memory_plan(c);
-	case LV_PLAN_RESET:
-		return reset_plan(c);
-	case LV_PLAN_QUEUE_START:
-	case LV_PLAN_QUEUE_STOP:
-		return one_queue(c);
-	case LV_PLAN_INFLIGHT:
-		break;
-	}
-	return -EINVAL;
-}
+const lv_plan_step lv_vdpa_plans[LV_PLAN_KINDS] = {
+	[LV_PLAN_CONNECT] = connect_plan,  [LV_PLAN_START] = start_plan,     [LV_PLAN_STOP] = stop_plan,
+	[LV_PLAN_RESUME] = resume_plan,	   [LV_PLAN_MEMORY] = memory_plan,   [LV_PLAN_RESET] = reset_plan,
+	[LV_PLAN_QUEUE_START] = one_queue, [LV_PLAN_QUEUE_STOP] = one_queue,
+};
