@@ -15,6 +15,7 @@
 #include <sys/syscall.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
+#include "check.h"
 
 atomic_long faults_live;
 _Thread_local struct faults fault;
@@ -153,4 +154,25 @@ void *mmap(void *addr, size_t len, int prot, int flags, int fd, off_t offset)
 {
 	note(&fault.longest, len);
 	return fails(FAULT_MAP, ENOMEM) ? MAP_FAILED : NEXT(mmap)(addr, len, prot, flags, fd, offset);
+}
+
+struct faults_seen faults_everywhere(faults_life life, enum fault_class what, bool on, uint32_t least)
+{
+	struct faults_seen seen = {0};
+	struct lv_ledger before;
+	long allocations;
+
+	seen.calls = life(what, UINT32_MAX, false, &seen.failures); /* also: what the C library keeps */
+	CHECK_EQ(seen.failures, 0);
+	CHECK(seen.calls >= least);
+	before = lv_ledger_take();
+	allocations = faults_live;
+	for (uint32_t at = 0; at < seen.calls; at++) {
+		life(what, at, on, &seen.failures);
+		if (faults_live != allocations)
+			lv_test_fail(__FILE__, __LINE__, "call %u failed: %ld allocations are left over", at,
+				     faults_live - allocations);
+		CHECK_LEDGER(before);
+	}
+	return seen;
 }

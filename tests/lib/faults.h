@@ -28,4 +28,14 @@ extern atomic_long faults_live; /* allocations not freed, of all threads */
 void faults_on(enum fault_class what, uint32_t at, bool on);
 void faults_off(void);
 
+/* One life with one fault: how many calls of the class it makes; operations that failed are added to *failures. */
+typedef uint32_t (*faults_life)(enum fault_class what, uint32_t at, bool on, uint32_t *failures);
+
+struct faults_seen {
+	uint32_t calls, failures;
+};
+
+/* A life without a fault, which makes at least so many calls, and one for each of them. None leaves anything over. */
+struct faults_seen faults_everywhere(faults_life life, enum fault_class what, bool on, uint32_t least);
+
 #endif
