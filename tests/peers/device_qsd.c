@@ -12,6 +12,8 @@
 #include <unistd.h>
 #include <vhost/libvhost.h>
 
+#include "results.h"
+
 #define QUEUES	4u
 #define NUM	64u
 #define RAM	(4ull << 20)
@@ -20,19 +22,9 @@
 #define WAIT_MS 60000
 #define BITS	(1ull << 32 | 1ull << 12) /* VERSION_1, BLK_F_MQ */
 
-static unsigned number, failed;
-
 static void result(int good, const char *what, struct libvhost_dev *dev)
 {
-	struct libvhost_error e = {.size = sizeof(e)};
-
-	printf("%sok %u - %s\n", good ? "" : "not ", ++number, what);
-	if (good)
-		return;
-	failed++;
-	if (dev && !libvhost_dev_error(dev, &e))
-		printf("# %s\n", e.text);
-	fflush(stdout);
+	result_of(good, what, dev, NULL);
 }
 
 static int set_queues(struct libvhost_dev *dev)
@@ -260,6 +252,5 @@ int main(int argc, char **argv)
 	libvhost_dev_cleanup(dev);
 	libvhost_mem_free(mem);
 	libvhost_ctx_free(ctx);
-	printf("1..%u\n", number);
-	return failed != 0;
+	return results_end();
 }

@@ -12,6 +12,8 @@
 #include <unistd.h>
 #include <vhost/libvhost.h>
 
+#include "results.h"
+
 #define FS	       26u
 #define REQUESTS       1u /* queue 0 is for urgent ones */
 #define RAM	       0x100000ull
@@ -24,16 +26,10 @@ static struct libvhost_ctx *ctx;
 static struct libvhost_mem *mem;
 static struct libvhost_dev *dev;
 static struct libvhost_vq *vq;
-static unsigned number, failed;
 
 static void result(int good, const char *what)
 {
-	struct libvhost_error e = {.size = sizeof(e)};
-
-	printf("%sok %u - %s\n", good ? "" : "not ", ++number, what);
-	failed += !good;
-	if (!good && dev && !libvhost_dev_error(dev, &e))
-		printf("# %s\n", e.text);
+	result_of(good, what, dev, NULL);
 }
 
 static int open_device(const char *uri)
@@ -127,6 +123,5 @@ int main(int argc, char **argv)
 	libvhost_dev_cleanup(dev);
 	libvhost_mem_free(mem);
 	libvhost_ctx_free(ctx);
-	printf("1..%u\n", number);
-	return failed != 0;
+	return results_end();
 }

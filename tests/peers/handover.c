@@ -19,19 +19,18 @@
 #include <unistd.h>
 #include <vhost/libvhost.h>
 
+#include "results.h"
+
 #define RAM   0x100000ull
 #define DATA  0x80000ull
 #define BITS  (1ull << 32)
 #define TIMES 500u
 
 static const char *path;
-static unsigned number, failed;
 
 static void result(int good, const char *what)
 {
-	printf("%sok %u - %s\n", good ? "" : "not ", ++number, what);
-	failed += !good;
-	fflush(stdout);
+	result_of(good, what, NULL, NULL);
 }
 
 /* A process that serves: it gets its listener from the one before, and gives it to the one behind, when it is told. */
@@ -312,6 +311,5 @@ int main(int argc, char **argv)
 	hand_over_among_callers(s);
 	hand_over_below_a_front_end(s);
 	unlink(path);
-	printf("1..%u\n", number);
-	return failed != 0;
+	return results_end();
 }

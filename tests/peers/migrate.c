@@ -19,6 +19,8 @@
 #include <unistd.h>
 #include <vhost/libvhost.h>
 
+#include "results.h"
+
 #define PAGE	4096ull
 #define QUEUES	2u
 #define NUM	64u
@@ -32,7 +34,6 @@
 #define RAM	(DATA + PAGES * PAGE)
 #define BITS	(1ull << 32 | 1ull << 29)
 
-static unsigned number, failed;
 static struct libvhost_ctx *ctx;
 static struct libvhost_mem *mem;
 static struct libvhost_dev *dev;
@@ -49,17 +50,7 @@ static atomic_bool writable[RAM / PAGE]; /* since the log began */
 
 static void result(int good, const char *what)
 {
-	struct libvhost_error e = {.size = sizeof(e)};
-
-	printf("%sok %u - %s\n", good ? "" : "not ", ++number, what);
-	if (good)
-		return;
-	failed++;
-	if (!libvhost_mem_error(mem, &e))
-		printf("# %s\n", e.text);
-	if (dev && !libvhost_dev_error(dev, &e))
-		printf("# %s\n", e.text);
-	fflush(stdout);
+	result_of(good, what, dev, mem);
 }
 
 static uint32_t next_random(void)
@@ -456,6 +447,5 @@ int main(int argc, char **argv)
 	free(copy);
 	libvhost_mem_free(mem);
 	libvhost_ctx_free(ctx);
-	printf("1..%u\n", number);
-	return failed != 0;
+	return results_end();
 }

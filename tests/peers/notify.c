@@ -10,6 +10,8 @@
 #include <unistd.h>
 #include <vhost/libvhost.h>
 
+#include "results.h"
+
 #define QUEUES	 2u
 #define IN_BAND	 0u
 #define BELL	 1u
@@ -26,16 +28,11 @@ static struct libvhost_ctx *ctx;
 static struct libvhost_mem *mem;
 static struct libvhost_dev *dev;
 static struct libvhost_vq *vq[QUEUES];
-static unsigned number, failed, seed;
+static unsigned seed;
 
 static void result(int good, const char *what)
 {
-	struct libvhost_error e = {.size = sizeof(e)};
-
-	printf("%sok %u - %s\n", good ? "" : "not ", ++number, what);
-	failed += !good;
-	if (!good && dev && !libvhost_dev_error(dev, &e))
-		printf("# %s\n", e.text);
+	result_of(good, what, dev, NULL);
 }
 
 static int set_up(const char *uri)
@@ -229,6 +226,5 @@ int main(int argc, char **argv)
 	libvhost_dev_cleanup(dev);
 	libvhost_mem_free(mem);
 	libvhost_ctx_free(ctx);
-	printf("1..%u\n", number);
-	return failed != 0;
+	return results_end();
 }

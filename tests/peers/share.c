@@ -13,6 +13,8 @@
 #include <unistd.h>
 #include <vhost/libvhost.h>
 
+#include "results.h"
+
 #define BLOCK	4u
 #define PAGE	4096u
 #define PAGES	16u
@@ -25,17 +27,10 @@ static struct libvhost_mem *mem;
 static struct libvhost_dev *dev, *other;
 static uint8_t *window;
 static int image;
-static unsigned number, failed;
 
 static void result(int good, const char *what)
 {
-	struct libvhost_error e = {.size = sizeof(e)};
-
-	printf("%sok %u - %s\n", good ? "" : "not ", ++number, what);
-	failed += !good;
-	fflush(stdout);
-	if (!good && dev && !libvhost_dev_error(dev, &e))
-		printf("# %s\n", e.text);
+	result_of(good, what, dev, NULL);
 }
 
 static int open_device(const char *uri, struct libvhost_dev **d)
@@ -224,6 +219,5 @@ int main(int argc, char **argv)
 	libvhost_mem_free(mem);
 	libvhost_ctx_free(ctx);
 	close(image);
-	printf("1..%u\n", number);
-	return failed != 0;
+	return results_end();
 }

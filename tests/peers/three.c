@@ -12,6 +12,8 @@
 #include <unistd.h>
 #include <vhost/libvhost.h>
 
+#include "results.h"
+
 #define DEVICES 3u
 #define RAM	0x100000ull
 #define DATA	0x80000ull
@@ -22,17 +24,10 @@ static struct libvhost_ctx *ctx;
 static struct libvhost_mem *mem;
 static struct libvhost_dev *dev[DEVICES];
 static struct libvhost_vq *vq;
-static unsigned number, failed;
 
 static void result(int good, const char *what)
 {
-	struct libvhost_error e = {.size = sizeof(e)};
-
-	printf("%sok %u - %s\n", good ? "" : "not ", ++number, what);
-	failed += !good;
-	if (!good && !libvhost_mem_error(mem, &e))
-		printf("# %s\n", e.text);
-	fflush(stdout);
+	result_of(good, what, NULL, mem);
 }
 
 static uint64_t now_ms(void)
@@ -145,6 +140,5 @@ int main(int argc, char **argv)
 		libvhost_dev_cleanup(dev[i]);
 	libvhost_mem_free(mem);
 	libvhost_ctx_free(ctx);
-	printf("1..%u\n", number);
-	return failed != 0;
+	return results_end();
 }

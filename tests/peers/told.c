@@ -7,6 +7,8 @@
 #include <stdio.h>
 #include <vhost/libvhost.h>
 
+#include "results.h"
+
 #define QUEUES	2u
 #define MARK	100u /* of queue 0; its successors count on */
 #define WAIT_MS 60000u
@@ -14,16 +16,10 @@
 static struct libvhost_ctx *ctx;
 static struct libvhost_mem *mem;
 static struct libvhost_dev *dev;
-static unsigned number, failed;
 
 static void result(int good, const char *what)
 {
-	struct libvhost_error e = {.size = sizeof(e)};
-
-	printf("%sok %u - %s\n", good ? "" : "not ", ++number, what);
-	failed += !good;
-	if (!good && dev && !libvhost_dev_error(dev, &e))
-		printf("# %s\n", e.text);
+	result_of(good, what, dev, NULL);
 }
 
 static int open_device(const char *uri)
@@ -103,6 +99,5 @@ int main(int argc, char **argv)
 	libvhost_dev_cleanup(dev);
 	libvhost_mem_free(mem);
 	libvhost_ctx_free(ctx);
-	printf("1..%u\n", number);
-	return failed != 0;
+	return results_end();
 }
