@@ -59,12 +59,13 @@ guest_build() {
 }
 
 # guest_start NAME ARGUMENT…: starts it with two processors; its console goes to NAME.console, its answers to NAME.answers.
-# Commands go to it from now on. A busy host looks like a broken timer to the kernel, which is told not to check.
+# Commands go to it from now on. A busy host looks like a broken timer and like processors that hang to the kernel, which
+# is told not to check: what our devices let hang does not go on.
 guest_start() {
 	guest=$work/$1
 	shift
 	mkfifo "$guest.in" "$guest.out"
-	guest_qemu 256 -smp 2 -kernel "$guest_kernel/vmlinuz" -initrd "$guest_initrd" -append "console=ttyS0 quiet no_timer_check panic=-1 oops=panic ${guest_parameters-}" \
+	guest_qemu 256 -smp 2 -kernel "$guest_kernel/vmlinuz" -initrd "$guest_initrd" -append "console=ttyS0 quiet no_timer_check nowatchdog rcupdate.rcu_cpu_stall_suppress=1 panic=-1 oops=panic ${guest_parameters-}" \
 		-serial "file:$guest.console" -chardev "pipe,id=shell,path=$guest" -serial chardev:shell "$@"
 	exec 8<>"$guest.in"
 	cat "$guest.out" >>"$guest.answers" &
