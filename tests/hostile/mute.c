@@ -101,6 +101,7 @@ TEST(mute_memory, r062_a_buffer_whose_file_system_never_answers)
 	SETUP;
 	struct lv_desc d = {.addr = MUTE_GPA, .len = 64};
 
+	lv_test_deadline(60);
 	CHECK_EQ(ring_up(&p, 1), 0);
 	memcpy(p.mem + 0x4000, &d, sizeof(d));
 	atomic_store((_Atomic uint16_t *)(void *)(p.mem + 0x4000 + 0x1002), 1);
@@ -116,6 +117,7 @@ TEST(mute_memory, r062_a_ring_whose_file_system_never_answers)
 {
 	SETUP;
 
+	lv_test_deadline(60);
 	CHECK_EQ(ask_state(&p, LIBVHOST_OP_SET_VRING_NUM, 1, 8), 0);
 	CHECK_EQ(ask_state(&p, LIBVHOST_OP_SET_VRING_BASE, 1, 0), 0);
 	CHECK_EQ(ask_addr(&p, 1, MUTE_ADDR, MUTE_ADDR + 0x1000, MUTE_ADDR + 0x2000), 0);

@@ -91,6 +91,9 @@ _Noreturn void lv_test_skip(const char *reason);
 					     lv_a[lv_i], lv_b[lv_i]);                                                  \
 	} while (0)
 
+/* For a test that would wait for ever if what it looks for were broken: it fails after so long, by its name. */
+void lv_test_deadline(unsigned seconds);
+
 /* What a process holds; two of them must be equal around anything that cleans up after itself. */
 struct lv_ledger {
 	unsigned fds, maps, threads;
