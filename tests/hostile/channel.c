@@ -273,7 +273,7 @@ static int ask_and_answer(void *arg, struct libvhost_req *req)
 
 	if (rc != -ENOTCONN) {
 		atomic_fetch_add(&a->asked, 1);
-		if (rc == -ETIMEDOUT || rc == -EPROTO || rc == -ECONNRESET || rc == -EPIPE)
+		if (rc == -ETIMEDOUT || rc == -EPROTO || rc == -ECONNRESET || rc == -EPIPE || rc == -EBUSY)
 			atomic_fetch_add(&a->failed, 1);
 	}
 	if (mine.out_flags & LIBVHOST_REQ_OUT_FD)

@@ -64,11 +64,15 @@ TEST(backend_device, configuration_writes_are_refused_without_a_handler)
 TEST(backend_device, r108_a_request_that_says_more_than_it_brings)
 {
 	struct libvhost_backend_opts o = with_config();
-	uint8_t bytes[300], msg[12] = {0};
+	uint8_t bytes[300], msg[12] = {0}, poison[12 + 256];
 	struct fake p = fake_new(&o);
 	struct wire_hdr hdr;
 
 	handshake(&p);
+	memset(poison, 0xa5, sizeof(poison));
+	memcpy(poison, (uint32_t[]){0, 256, 0}, 12);
+	CHECK_EQ(ask(&p, LIBVHOST_OP_SET_CONFIG, poison, sizeof(poison), NULL, 0),
+		 -EPERM); /* lies in its buffers now */
 	for (uint32_t size = 1; size <= 256; size++) {
 		memcpy(msg + 4, &size, sizeof(size));
 		send_msg(&p, LIBVHOST_OP_GET_CONFIG, 0, msg, sizeof(msg), NULL, 0);
@@ -76,6 +80,10 @@ TEST(backend_device, r108_a_request_that_says_more_than_it_brings)
 	}
 	CHECK_EQ(get_config(&p, 0, 60, bytes), 72); /* it serves on */
 	CHECK_MEM(bytes, config, sizeof(config));
+	CHECK_EQ(ask(&p, LIBVHOST_OP_SET_CONFIG, poison, sizeof(poison), NULL, 0), -EPERM);
+	CHECK_EQ(get_config(&p, 0, 256, bytes), 268);
+	for (int i = sizeof(config); i < 256; i++)
+		CHECK_EQ(bytes[i], 0);
 	fake_free(&p);
 }
 
@@ -134,7 +142,7 @@ TEST(backend_device, r109_writes_that_cannot_be)
 	fake_free(&p);
 }
 
-TEST(backend_device, an_answer_that_nobody_asked_for_costs_the_channel)
+TEST(backend_device, r136_an_answer_that_nobody_asked_for_costs_the_channel)
 {
 	struct libvhost_backend_opts o = with_config();
 	struct fake p = fake_new(&o);

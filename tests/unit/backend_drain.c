@@ -236,7 +236,7 @@ static int keep_for_a_while(void *arg, uint32_t queue, struct libvhost_vq *vq)
 }
 
 /* Eight drains of 150 ms within a second: side by side, by RESET_OWNER and by status 0 alike. */
-TEST(backend_drain, r031_a_reset_waits_for_what_handlers_keep)
+TEST(backend_drain, r031_r143_a_reset_waits_for_what_handlers_keep)
 {
 	static const struct libvhost_backend_ops ops = {.size = sizeof(ops), .serve = keep_for_a_while};
 

@@ -210,10 +210,13 @@ TEST(backend_state, r141_transfers_that_cannot_be)
 
 	CHECK_EQ(pipe2(fds, O_CLOEXEC), 0);
 	path = open("/proc/self/exe", O_PATH | O_CLOEXEC);
-	memcpy(both, fds, sizeof(fds));
+	both[0] = fds[1]; /* the right one first */
+	both[1] = fds[0];
 	before = lv_ledger_take();
 	CHECK_EQ(begin(&p, 2, 0, &fds[1], 1), NO_FD | EINVAL);
+	CHECK_EQ(begin(&p, 2, 0, &fds[0], 1), NO_FD | EINVAL); /* whichever end it may mean */
 	CHECK_EQ(begin(&p, UINT32_MAX, 0, &fds[1], 1), NO_FD | EINVAL);
+	CHECK_EQ(begin(&p, UINT32_MAX, 0, &fds[0], 1), NO_FD | EINVAL);
 	CHECK_EQ(begin(&p, SAVE, 7, &fds[1], 1), NO_FD | EINVAL);
 	CHECK_EQ(begin(&p, SAVE, 0, &fds[0], 1), NO_FD | EINVAL); /* the wrong end */
 	CHECK_EQ(begin(&p, LOAD, 0, &fds[1], 1), NO_FD | EINVAL);
