@@ -34,7 +34,29 @@ TEST(backend_kicks, r081_a_ring_size_a_hundred_thousand_times)
 	}
 	CHECK_EQ(ask_state(&p, LIBVHOST_OP_SET_VRING_NUM, 0, 8), 0);
 	CHECK_LEDGER(before);
+	CHECK(lv_ledger_take().heap <= before.heap + 65536); /* an allocator may keep some */
 	fake_free(&p);
+}
+
+static uint64_t wakeups(struct fake *p)
+{
+	struct libvhost_worker_status s = {.size = sizeof(s)};
+
+	CHECK_EQ(libvhost_backend_worker_status(p->b, 0, &s), 0);
+	return s.wakeups;
+}
+
+/* The worker sleeps again. */
+static void comes_to_rest(struct fake *p)
+{
+	uint64_t before = 0, now = wakeups(p);
+
+	for (int i = 0; i < PATIENCE_MS / 50 && before != now; i++) {
+		before = now;
+		usleep(50000);
+		now = wakeups(p);
+	}
+	CHECK_EQ(now, before);
 }
 
 TEST(backend_kicks, r095_a_semaphore_that_stays_readable)
@@ -46,6 +68,7 @@ TEST(backend_kicks, r095_a_semaphore_that_stays_readable)
 	CHECK_EQ(ring_up(&p, 1), 0);
 	CHECK_EQ(ask_fd(&p, LIBVHOST_OP_SET_VRING_KICK, 1, kick), 0);
 	serves_on(&p, 0);
+	comes_to_rest(&p);
 	CHECK_EQ(get_base(&p, 1), 0);
 	close(kick);
 	fake_free(&p);
@@ -130,27 +153,6 @@ TEST(backend_kicks, r098_a_call_that_is_a_full_pipe)
 	close(fds[0]);
 	close(fds[1]);
 	fake_free(&p);
-}
-
-static uint64_t wakeups(struct fake *p)
-{
-	struct libvhost_worker_status s = {.size = sizeof(s)};
-
-	CHECK_EQ(libvhost_backend_worker_status(p->b, 0, &s), 0);
-	return s.wakeups;
-}
-
-/* The worker sleeps again. */
-static void comes_to_rest(struct fake *p)
-{
-	uint64_t before = 0, now = wakeups(p);
-
-	for (int i = 0; i < PATIENCE_MS / 50 && before != now; i++) {
-		before = now;
-		usleep(50000);
-		now = wakeups(p);
-	}
-	CHECK_EQ(now, before);
 }
 
 TEST(backend_kicks, r101_each_ones_kick_is_the_others_call)

@@ -113,6 +113,7 @@ TEST(backend_rings, r083_r085_areas_must_lie_in_memory)
 		CHECK_EQ(ask_state(&p, LIBVHOST_OP_SET_VRING_NUM, 0, 256), 0);
 	CHECK_EQ(ask_addr(&p, 0, UADDR + RAM_BYTES - 4095, UADDR, UADDR + 0x2000), -EFAULT);
 	CHECK_EQ(ask_addr(&p, 0, UADDR, UADDR + RAM_BYTES - 4, UADDR + 0x2000), -EFAULT);
+	CHECK_EQ(ask_addr(&p, 0, UADDR, UADDR + 0x1000, UADDR + RAM_BYTES - 4), -EFAULT);
 	CHECK_EQ(ask_addr(&p, 0, UADDR, UADDR + 0x1000, UINT64_MAX), -EFAULT);
 	CHECK_EQ(ask_addr(&p, 0, 0, 0x1000, 0x2000), -EFAULT); /* guest addresses are no user addresses */
 	CHECK_EQ(ask_addr(&p, 1, UADDR, UADDR + 0x1000, UADDR + 0x2000), -EINVAL); /* no size yet */
@@ -125,12 +126,32 @@ TEST(backend_rings, r083_r085_areas_must_lie_in_memory)
 
 TEST(backend_rings, r086_address_flags_need_the_log)
 {
+	static const struct {
+		uint32_t flags;
+		uint64_t log;
+		int answer;
+	} cases[] = {
+		{1, UINT64_MAX, -EINVAL},
+		{1, UINT64_MAX - (4 + 8 * 8 + 1), -EINVAL}, /* an event index more, and it ends at 2^64 */
+		{1, UINT64_MAX - (4 + 8 * 8 + 2), 0},
+		{1, 0x2000, 0},
+		{2, 0x2000, -EINVAL},
+		{3, 0x2000, -EINVAL},
+		{0x80, 0x2000, -EINVAL},
+		{0x81, 0x2000, -EINVAL},
+	};
 	struct fake p = up();
-	uint64_t addr[5] = {1ull << 32, UADDR, UADDR + 0x2000, UADDR + 0x1000, UINT64_MAX};
+	uint64_t addr[5] = {0, UADDR, UADDR + 0x2000, UADDR + 0x1000, 0};
 
 	CHECK_EQ(ask_state(&p, LIBVHOST_OP_SET_VRING_NUM, 0, 8), 0);
-	CHECK_EQ(ask(&p, LIBVHOST_OP_SET_VRING_ADDR, addr, sizeof(addr), NULL, 0), -EINVAL);
-	addr[0] = 0x80ull << 32;
+	for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+		addr[0] = (uint64_t)cases[i].flags << 32;
+		addr[4] = cases[i].log;
+		CHECK_EQ(ask(&p, LIBVHOST_OP_SET_VRING_ADDR, addr, sizeof(addr), NULL, 0), cases[i].answer);
+	}
+	addr[0] = 1ull << 32;
+	addr[4] = 0x2000;
+	CHECK_EQ(ask_u64(&p, LIBVHOST_OP_SET_PROTOCOL_FEATURES, PF(REPLY_ACK)), 0); /* and no LOG_SHMFD */
 	CHECK_EQ(ask(&p, LIBVHOST_OP_SET_VRING_ADDR, addr, sizeof(addr), NULL, 0), -EINVAL);
 	fake_free(&p);
 }
@@ -152,12 +173,25 @@ TEST(backend_rings, r091_stops_once_and_restarts_from_there)
 	fake_free(&p);
 }
 
+/* The n-th request is served, and the worker wants kicks again: it sleeps until one comes. */
+static void offer_and_rest(struct fake *p, uint16_t n)
+{
+	const _Atomic uint16_t *flags = (void *)(p->mem + 0x2000);
+
+	ring_offer(p);
+	CHECK(ring_used(p, n));
+	for (int i = 0; i < PATIENCE_MS && atomic_load(flags); i++)
+		usleep(1000);
+	CHECK_EQ(atomic_load(flags), 0);
+	usleep(20000); /* it looked once more after it said so */
+}
+
 TEST(backend_rings, r092_r093_r100_kick_descriptors)
 {
 	uint64_t none = 0x100, bare = 0;
 	struct fake p = up();
 	int file = open("/proc/self/exe", O_RDONLY | O_CLOEXEC), other = eventfd(0, EFD_CLOEXEC);
-	int directory = open("/tmp", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int directory = open("/tmp", O_RDONLY | O_DIRECTORY | O_CLOEXEC), old = p.kick;
 
 	CHECK_EQ(ask(&p, LIBVHOST_OP_SET_VRING_KICK, &bare, 8, NULL, 0), -EINVAL);
 	CHECK_EQ(ask_fd(&p, LIBVHOST_OP_SET_VRING_KICK, 0, file), -EINVAL);
@@ -167,13 +201,22 @@ TEST(backend_rings, r092_r093_r100_kick_descriptors)
 	ring_offer(&p);
 	CHECK(ring_used(&p, 1));
 	CHECK_EQ(ask_fd(&p, LIBVHOST_OP_SET_VRING_KICK, 0, other), 0);
-	eventfd_write(p.kick, 1);						/* replaced: nobody listens */
-	CHECK_EQ(ask(&p, LIBVHOST_OP_SET_VRING_KICK, &none, 8, &p.kick, 1), 0); /* "none" with one attached: polling */
+	p.kick = other;
+	offer_and_rest(&p, 2);
+	p.kick = old;
 	ring_offer(&p);
-	CHECK(ring_used(&p, 2));
+	usleep(20000);
+	CHECK_EQ(*(uint16_t *)(void *)(p.mem + 0x2002), 2); /* replaced: nobody listens to the old one */
+	CHECK_EQ(eventfd_write(other, 1), 0);
+	CHECK(ring_used(&p, 3));
+	p.kick = other;							     /* which means nothing from now on */
+	CHECK_EQ(ask(&p, LIBVHOST_OP_SET_VRING_KICK, &none, 8, &old, 1), 0); /* "none" with one attached: polling */
+	ring_offer(&p);
+	CHECK(ring_used(&p, 4));
 	CHECK_EQ(ask_fd(&p, LIBVHOST_OP_SET_VRING_KICK, 0, -1), 0);
 	ring_offer(&p);
-	CHECK(ring_used(&p, 3));
+	CHECK(ring_used(&p, 5));
+	p.kick = old;
 	close(file);
 	close(directory);
 	close(other);
@@ -236,6 +279,7 @@ TEST(backend_rings, r098_r101_call_descriptor_of_any_kind)
 	close(pipefd[0]); /* SIGPIPE for who writes now */
 	ring_offer(&p);
 	CHECK(ring_used(&p, ++used));
+	CHECK_EQ(ask_fd(&p, LIBVHOST_OP_SET_VRING_CALL, 0, pipefd[1]), 0); /* signals the new one of a ring that runs */
 	CHECK_EQ(ask_fd(&p, LIBVHOST_OP_SET_VRING_ERR, 0, pipefd[1]), 0);
 	CHECK_EQ(ask_fd(&p, LIBVHOST_OP_SET_VRING_CALL, 0, p.kick), 0); /* call = kick: bounded */
 	ring_offer(&p);
