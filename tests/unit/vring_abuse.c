@@ -15,23 +15,32 @@ TEST(vring_hostile, R202_buffers_aimed_at_the_ring_itself)
 	struct libvhost_chain c;
 	struct rig r;
 
-	for (int target = 0; target < 3; target++) {
-		rig_memory(&r, 8, F_EVENT);
-		rig_device(&r);
-		uint64_t where[] = {r.opts.desc, r.opts.avail, r.opts.used};
+	for (int fill = 0; fill <= 0xa5; fill += 0xa5)
+		for (int target = 0; target < 3; target++) {
+			/* only what is read of the driver's ring stands for something: heads that do not exist */
+			const uint16_t served = target == 1 && fill ? 1 : 8;
 
-		for (uint32_t i = 0; i < 8; i++) {
-			desc(&r, i, where[target], 16, LV_DESC_WRITE, 0);
-			offer(&r, i);
+			rig_memory(&r, 8, F_EVENT);
+			rig_device(&r);
+			uint64_t where[] = {r.opts.desc, r.opts.avail, r.opts.used};
+
+			for (uint32_t i = 0; i < 8; i++) {
+				desc(&r, i, where[target], 16, LV_DESC_WRITE, 0);
+				offer(&r, i);
+			}
+			while (rig_pop(&r, &c) == 1) {
+				memset(c.iov[0].base, fill, c.iov[0].len);
+				CHECK_EQ(libvhost_vq_push(r.dev, c.head, 16), 0);
+				CHECK(libvhost_vq_flush(r.dev) >= 0);
+			}
+			CHECK_EQ(vq_info(r.dev).in_flight, 0);
+			CHECK_EQ(vq_info(r.dev).requests, served);
+			CHECK_EQ(vq_info(r.dev).broken, target == 1);
+			CHECK_EQ(lv_ring_idx(&r.ring, r.ring.used), served);
+			for (uint16_t i = target < 2 ? 0 : 7; i < served; i++)
+				CHECK_EQ(lv_used_get(&r.ring, i).len, 16);
+			rig_free(&r);
 		}
-		while (rig_pop(&r, &c) == 1) {
-			memset(c.iov[0].base, 0xa5, c.iov[0].len);
-			CHECK_EQ(libvhost_vq_push(r.dev, c.head, 16), 0);
-			CHECK(libvhost_vq_flush(r.dev) >= 0);
-		}
-		CHECK(vq_info(r.dev).in_flight <= 8);
-		rig_free(&r);
-	}
 }
 
 TEST(vring_hostile, R203_head_offered_again_while_in_flight)
@@ -71,6 +80,7 @@ TEST(vring_hostile, R204_driver_never_reads_used)
 		CHECK(libvhost_vq_flush(r.dev) >= 0);
 	}
 	CHECK_LEDGER(before);
+	CHECK(lv_ledger_take().heap <= before.heap + 65536); /* an allocator may keep some */
 	rig_free(&r);
 	rig_memory(&r, 256, 0); /* nor does the device publish: at most the ring is taken */
 	rig_device(&r);
@@ -135,6 +145,10 @@ TEST(vring_hostile, R210_ring_overwritten_while_requests_are_pending)
 			CHECK_EQ(libvhost_vq_push(r.dev, i, 64), 0);
 		CHECK(libvhost_vq_flush(r.dev) >= 0);
 		CHECK_EQ(lv_ring_idx(&r.ring, r.ring.used), 16);
+		for (uint16_t i = 0; i < 16; i++) {
+			CHECK_EQ(lv_used_get(&r.ring, i).id, i);
+			CHECK_EQ(lv_used_get(&r.ring, i).len, 64); /* as it was when the request was taken */
+		}
 		for (uint64_t b = 0; b < HALF; b++) /* nothing but the used ring was written */
 			if (edge + b < (uint8_t *)r.ring.used)
 				CHECK_EQ(edge[b], fill);
@@ -222,6 +236,7 @@ TEST(vring, R097_R098_call_descriptors_that_cannot_be_written)
 	struct libvhost_chain c;
 	struct rig r;
 
+	lv_test_deadline(60);
 	CHECK_EQ(write(fds[0], &full, sizeof(full)), sizeof(full)); /* blocking and full */
 	for (int i = 0; i < 3; i++) {
 		rig_memory(&r, 8, 0);

@@ -67,6 +67,29 @@ TEST(vring_hostile, R191_links_out_and_loops)
 	rig_broken(&r, "chain does not end");
 }
 
+/* An indirect table may be larger than the ring: a walk takes 1024 steps of it and no more. */
+TEST(vring_hostile, R191_steps_in_an_indirect_table)
+{
+	struct libvhost_chain c;
+	struct rig r;
+
+	for (uint32_t n = 1024; n <= 1025; n++) {
+		attack(&r, 8, F_INDIRECT);
+		for (uint32_t i = 0; i < n; i++)
+			*(struct lv_desc *)at(&r.g, RAM + 16 * i) =
+				(struct lv_desc){.flags = i + 1 < n ? NEXT : 0, .next = (uint16_t)(i + 1)};
+		desc(&r, 0, RAM, 16 * n, INDIRECT, 0);
+		offer(&r, 0);
+		if (n > 1024) {
+			rig_broken(&r, "chain does not end");
+			continue;
+		}
+		CHECK_EQ(rig_pop(&r, &c), 1);
+		CHECK_EQ(c.n_read + c.n_write, 0);
+		rig_free(&r);
+	}
+}
+
 TEST(vring_hostile, R191_longest_legal_chain_is_served)
 {
 	struct libvhost_chain c;
