@@ -36,6 +36,16 @@ static void give_up(struct libvhost_worker *w, unsigned n, int err)
 	lv_eventfd_signal(w->report_fd);
 }
 
+/* Its driver need not kick: the ring is looked at. */
+static int disarm(struct lv_loop *l, unsigned n)
+{
+	const uint64_t bit = 1ull << n;
+	const bool asked = l->armed & bit;
+
+	l->armed &= ~bit;
+	return asked ? libvhost_vq_notify_enable(l->slots[n].vq, 0) : 0;
+}
+
 /* One turn of one queue. True = it found work. */
 static bool serve(struct libvhost_worker *w, unsigned n)
 {
@@ -45,9 +55,8 @@ static bool serve(struct libvhost_worker *w, unsigned n)
 	int rc = slot->vq->begun ? 0 : lv_vq_begin(slot->vq), flushed;
 	bool cut_short;
 
-	if (rc >= 0 && l->armed & bit)
-		rc = libvhost_vq_notify_enable(slot->vq, 0);
-	l->armed &= ~bit;
+	if (rc >= 0)
+		rc = disarm(l, n);
 	l->waiting &= ~bit;
 	l->ready &= ~bit; /* before the handler, which may wake its own queue */
 	lv_vq_begin_turn(slot->vq, l->burst);
@@ -111,11 +120,23 @@ void lv_loop_flush(struct libvhost_worker *w, struct libvhost_vq *vq)
 		give_up(w, vq->slot, rc);
 }
 
+/* Windows are for rings: a disk takes longer than falling asleep and waking up, and its completions gather meanwhile.
+ */
+static bool disk_works(const struct libvhost_worker *w)
+{
+	return w->io.under_way && !w->loop.busy;
+}
+
 void lv_loop_ended(struct libvhost_worker *w, uint32_t slot)
 {
 	struct lv_loop *l = &w->loop;
 	const uint64_t bit = 1ull << slot;
+	int rc = 0;
 
+	if (l->poll_ns && !disk_works(w) && l->active & bit)
+		rc = disarm(l, slot); /* before its driver sees the completion and makes the next request */
+	if (rc < 0)
+		give_up(w, slot, rc);
 	lv_loop_flush(w, l->slots[slot].vq);
 	l->ready |= l->waiting & bit;
 	if (l->held & bit && !l->owed[slot]) {
@@ -171,13 +192,13 @@ static bool host_calls(struct libvhost_worker *w)
 	       atomic_load_explicit(&w->mail.state, memory_order_relaxed) == LV_MAIL_POSTED;
 }
 
-/* A kick soon after falling asleep means that polling longer would have caught it. */
+/* A kick soon after falling asleep means that polling longer would have caught it. A disk that is done says nothing. */
 static void woke_up(struct libvhost_worker *w)
 {
 	struct lv_loop *l = &w->loop;
 
 	atomic_fetch_add_explicit(&w->wakeups, 1, memory_order_relaxed);
-	if (l->poll_max_ns && lv_now(NULL) - l->asleep_at < l->poll_max_ns)
+	if (l->poll_max_ns && (l->ready || l->fds_ready) && lv_now(NULL) - l->asleep_at < l->poll_max_ns)
 		l->poll_ns = l->poll_max_ns;
 }
 
@@ -216,10 +237,10 @@ static bool collect(struct libvhost_worker *w, int timeout)
 	n = epoll_wait(w->epoll_fd, events, EVENTS_AT_ONCE, timeout);
 	if (n < 0 && errno != EINTR)
 		return false;
-	if (timeout)
-		woke_up(w);
 	for (int i = 0; i < n; i++)
 		note(w, events[i].data.u32);
+	if (timeout)
+		woke_up(w);
 	l->ready |= l->polled;
 	return true;
 }
@@ -251,13 +272,6 @@ static bool window_ends(struct libvhost_worker *w, uint64_t end)
 		l->sorted_at = now;
 	}
 	return false;
-}
-
-/* Windows are for rings: a disk takes longer than falling asleep and waking up, and its completions gather meanwhile.
- */
-static bool disk_works(const struct libvhost_worker *w)
-{
-	return w->io.under_way && !w->loop.busy;
 }
 
 /*

@@ -22,6 +22,7 @@ struct disk {
 	int32_t results[SLOTS];
 	uint32_t heads[SLOTS];
 	atomic_uint busy, ended;
+	_Atomic uint64_t window; /* of the worker when it took the last request */
 	pid_t done_on;
 };
 
@@ -51,6 +52,7 @@ static int start(void *arg, struct libvhost_vq *vq)
 	while ((rc = libvhost_vq_pop(vq, &c)) > 0) {
 		const uint32_t n = c.head % SLOTS;
 
+		atomic_store(&d->window, vq->worker->loop.poll_ns);
 		d->heads[n] = c.head;
 		d->io[n] = d->plan;
 		d->io[n].arg = d;
@@ -77,7 +79,7 @@ struct io_bench {
 	int file;
 };
 
-static struct io_bench io_setup(bool uring, int file, uint32_t depth)
+static struct io_bench io_setup_poll(bool uring, int file, uint32_t depth, uint32_t poll_us)
 {
 	struct io_bench io = {.d = calloc(1, sizeof(struct disk)), .file = file};
 
@@ -88,10 +90,16 @@ static struct io_bench io_setup(bool uring, int file, uint32_t depth)
 				  .files = &io.file,
 				  .num_files = 1,
 				  .io_depth = depth,
+				  .poll_us = poll_us,
 			  });
 	CHECK_EQ(status(&io.b).io_uring, uring);
 	add(&io.b, io.b.r.kick, start, io.d);
 	return io;
+}
+
+static struct io_bench io_setup(bool uring, int file, uint32_t depth)
+{
+	return io_setup_poll(uring, file, depth, 0);
 }
 
 static void io_teardown(struct io_bench *io)
@@ -193,23 +201,68 @@ TEST(worker_io, errors_come_back_as_results)
 	errors(false);
 }
 
-/* A read of an empty pipe takes as long as the test likes. */
-static struct io_bench slow_setup(int *pipes, uint32_t depth)
-{
-	struct io_bench io;
-
-	CHECK_EQ(pipe2(pipes, O_CLOEXEC), 0);
-	io = io_setup(true, pipes[0], depth);
-	io.d->plan = (struct libvhost_io){.op = LIBVHOST_IO_READ, .len = 4};
-	io.d->pieces = 1;
-	return io;
-}
-
 static bool under_way(struct io_bench *io, uint32_t n)
 {
 	for (int i = 0; i < PATIENCE_MS && status(&io->b).io_under_way != n; i++)
 		usleep(1000);
 	return status(&io->b).io_under_way == n;
+}
+
+/* A read of an empty pipe takes as long as the test likes. */
+static struct io_bench slow_setup_poll(int *pipes, uint32_t depth, uint32_t poll_us)
+{
+	struct io_bench io;
+
+	CHECK_EQ(pipe2(pipes, O_CLOEXEC), 0);
+	io = io_setup_poll(true, pipes[0], depth, poll_us);
+	io.d->plan = (struct libvhost_io){.op = LIBVHOST_IO_READ, .len = 4};
+	io.d->pieces = 1;
+	return io;
+}
+
+static struct io_bench slow_setup(int *pipes, uint32_t depth)
+{
+	return slow_setup_poll(pipes, depth, 0);
+}
+
+/* One request, which the disk takes its time for. Whether the driver had to kick. */
+static int slow_request(struct io_bench *io, int pipe_end, uint64_t token)
+{
+	const int kicked = offer_one(&io->b, token);
+
+	CHECK(under_way(io, 1));
+	CHECK_EQ(write(pipe_end, "abcd", 4), 4);
+	CHECK(completed(&io->b, token));
+	return kicked;
+}
+
+/* The worker sleeps while the disk works, so it has asked for kicks; who sees a completion need not kick all the same.
+ */
+TEST(worker_io, a_completion_opens_the_window_for_the_next_request)
+{
+	int pipes[2];
+	struct io_bench io = slow_setup_poll(pipes, 0, 1000000);
+
+	for (uint64_t token = 1; token < 5; token++)
+		CHECK_EQ(slow_request(&io, pipes[1], token), token == 1);
+	io_teardown(&io);
+	close(pipes[1]);
+}
+
+/* The disk ends the worker's sleep soon each time, but that is no reason to look at the ring any longer. */
+TEST(worker_io, a_window_that_catches_no_request_closes)
+{
+	int pipes[2];
+	struct io_bench io = slow_setup_poll(pipes, 0, 5000);
+	uint64_t token = 0;
+
+	do {
+		slow_request(&io, pipes[1], ++token);
+		usleep(15000);
+	} while (atomic_load(&io.d->window) && token < 100);
+	CHECK_EQ(atomic_load(&io.d->window), 0);
+	io_teardown(&io);
+	close(pipes[1]);
 }
 
 TEST(worker_io, a_queue_leaves_when_its_operations_have_ended)
