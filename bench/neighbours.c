@@ -299,7 +299,8 @@ static void measure(const char *where, unsigned rounds)
 
 static struct libvhost_worker *worker_on(int cpu)
 {
-	const struct libvhost_worker_opts o = {.size = sizeof(o), .flags = LIBVHOST_WORKER_HAS_CPU, .cpu = cpu};
+	const struct libvhost_worker_opts o = {
+		.size = sizeof(o), .flags = LIBVHOST_WORKER_HAS_CPU, .cpu = cpu, .poll_us = LIBVHOST_WORKER_NO_WINDOW};
 	struct libvhost_worker *w;
 
 	must(libvhost_worker_new(ctx, &o, &w), "worker");

@@ -64,7 +64,7 @@ struct libvhost_worker_opts {
 	uint32_t sandbox;      /**< enum libvhost_sandbox_mode */
 	uint32_t action;       /**< enum libvhost_sandbox_action */
 	uint32_t caps;	       /**< enum libvhost_sandbox_caps */
-	uint32_t poll_us;      /**< adaptive polling window before sleeping, microseconds, 0 = none, at most 1000000 */
+	uint32_t poll_us;      /**< window, microseconds: 0 = 50; at most 1000000, or LIBVHOST_WORKER_NO_WINDOW */
 	int32_t cpu;	       /**< with HAS_CPU: processor to run on */
 	char name[16];	       /**< thread name, "" = "vhost-worker" */
 	uint32_t num_files;    /**< 0..64, more than 0 only with LIBVHOST_ROLE_BLOCK */
@@ -76,6 +76,13 @@ struct libvhost_worker_opts {
 	uint32_t burst;
 	const struct libvhost_syscall_rule *syscalls; /**< allowed beside those of the role; copied */
 };
+
+/**
+ * For poll_us: sleep as soon as there is nothing to do. Else a worker looks at the rings that were in use for a window
+ * first. One that catches nothing is halved, down to none, until a kick comes that it would have caught: queues at rest
+ * cost nothing.
+ */
+#define LIBVHOST_WORKER_NO_WINDOW 0xffffffffu
 
 #define LIBVHOST_WORKER_HAS_CPU 0x1u
 #define LIBVHOST_WORKER_BUSY	0x2u /**< never sleep while there is a queue to look at; poll_us must be 0 */

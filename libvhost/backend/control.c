@@ -40,7 +40,10 @@ static int work(void *arg, int epoll_fd)
 /* The sandbox is that of the ring workers, with the rules for control messages in place of theirs. */
 static int start(struct libvhost_backend *b, const struct libvhost_worker_opts *rings)
 {
-	struct libvhost_worker_opts o = {.size = sizeof(o), .role = LIBVHOST_ROLE_CONTROL, .name = "vhost-control"};
+	struct libvhost_worker_opts o = {.size = sizeof(o),
+					 .role = LIBVHOST_ROLE_CONTROL,
+					 .poll_us = LIBVHOST_WORKER_NO_WINDOW,
+					 .name = "vhost-control"};
 	int rc;
 
 	if (rings) {

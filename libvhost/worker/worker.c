@@ -18,6 +18,7 @@
 #include "worker/loop.h"
 
 #define STACK_BYTES   (512u << 10)
+#define POLL_US	      50u /* by then a driver has been woken and has made its next request */
 #define POLL_US_MAX   1000000u
 #define DEFAULT_BURST 256u
 
@@ -52,7 +53,8 @@ static int check_opts(struct libvhost_ctx *ctx, struct libvhost_worker_opts *o, 
 	if (o->flags & ~(LIBVHOST_WORKER_HAS_CPU | LIBVHOST_WORKER_BUSY | LIBVHOST_WORKER_IO_URING) ||
 	    (o->flags & LIBVHOST_WORKER_BUSY && o->poll_us) || o->role >= LV_ROLES ||
 	    o->sandbox > LIBVHOST_SANDBOX_OFF || o->action > LIBVHOST_SANDBOX_LOG || o->caps > LIBVHOST_CAPS_KEEP ||
-	    o->poll_us > POLL_US_MAX || memchr(o->name, 0, sizeof(o->name)) == NULL ||
+	    (o->poll_us > POLL_US_MAX && o->poll_us != LIBVHOST_WORKER_NO_WINDOW) ||
+	    memchr(o->name, 0, sizeof(o->name)) == NULL ||
 	    (o->flags & LIBVHOST_WORKER_HAS_CPU && (o->cpu < 0 || o->cpu >= CPU_SETSIZE)))
 		return lv_fail(
 			&ctx->err, -EINVAL, LIBVHOST_EK_ARGUMENT,
@@ -60,6 +62,13 @@ static int check_opts(struct libvhost_ctx *ctx, struct libvhost_worker_opts *o, 
 			"BUSY with a polling window, or the name has no end",
 			o->flags, o->role, o->sandbox, o->action, o->caps, o->poll_us, o->cpu);
 	return lv_extra_check(&ctx->err, o);
+}
+
+static uint64_t window_ns(const struct libvhost_worker_opts *o)
+{
+	if (o->flags & LIBVHOST_WORKER_BUSY || o->poll_us == LIBVHOST_WORKER_NO_WINDOW)
+		return 0;
+	return (o->poll_us ? o->poll_us : POLL_US) * 1000ull;
 }
 
 static int open_fds(struct libvhost_worker *w)
@@ -160,7 +169,7 @@ int libvhost_worker_new(struct libvhost_ctx *ctx, const struct libvhost_worker_o
 	w->opts.files = NULL; /* duplicated below; the caller's may be gone */
 	w->opts.syscalls = NULL;
 	w->pid = getpid();
-	w->loop.poll_max_ns = w->loop.poll_ns = o.poll_us * 1000ull;
+	w->loop.poll_max_ns = w->loop.poll_ns = window_ns(&o);
 	w->loop.burst = o.burst ? o.burst : DEFAULT_BURST;
 	w->loop.busy = o.flags & LIBVHOST_WORKER_BUSY;
 	lv_errslot_init(&w->err);

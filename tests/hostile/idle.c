@@ -119,7 +119,7 @@ static void idle_beside(uint32_t poll_us, unsigned depth)
 		took = (double)(now_us() - begin) / count;
 		best[round % 2] = took < best[round % 2] ? took : best[round % 2];
 	}
-	printf("# depth %u, %u us of polling: %.2f us a request alone, %.2f us beside 63 idle queues\n", depth, poll_us,
+	printf("# depth %u, poll_us %d: %.2f us a request alone, %.2f us beside 63 idle queues\n", depth, (int)poll_us,
 	       best[0], best[1]);
 	CHECK_EQ(idle_turns(m), before);
 	for (unsigned i = 1; i < QUEUES; i++)
@@ -131,12 +131,12 @@ static void idle_beside(uint32_t poll_us, unsigned depth)
 
 TEST(idle, get_no_turn_beside_one_that_sleeps_between_requests)
 {
-	idle_beside(0, 1);
+	idle_beside(LIBVHOST_WORKER_NO_WINDOW, 1);
 }
 
 TEST(idle, get_no_turn_beside_one_that_is_never_empty)
 {
-	idle_beside(0, 16);
+	idle_beside(LIBVHOST_WORKER_NO_WINDOW, 16);
 }
 
 TEST(idle, get_no_turn_beside_one_that_is_polled)
@@ -214,13 +214,13 @@ static void none_wakes(uint32_t poll_us, unsigned workers, bool busy)
 
 TEST(idle, workers_of_idle_queues_do_not_wake_up)
 {
-	none_wakes(0, 8, true);
+	none_wakes(LIBVHOST_WORKER_NO_WINDOW, 8, true);
 	none_wakes(100, 8, true);
-	none_wakes(0, QUEUES, true);
+	none_wakes(LIBVHOST_WORKER_NO_WINDOW, QUEUES, true);
 }
 
 TEST(idle, a_worker_of_64_idle_queues_does_not_wake_up)
 {
-	none_wakes(0, 1, false);
+	none_wakes(LIBVHOST_WORKER_NO_WINDOW, 1, false);
 	none_wakes(100, 1, false);
 }

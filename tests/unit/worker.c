@@ -2,9 +2,11 @@
 /* The worker's loop: kicks, turns, polling, handover and queues that fail. The sandbox has tests of its own. */
 #include "workerhelp.h"
 
+#include "worker/worker.h"
+
 TEST(worker, serves_what_was_offered_before_it_came)
 {
-	struct bench b = setup(8, 0, 0);
+	struct bench b = setup(8, 0, LIBVHOST_WORKER_NO_WINDOW);
 
 	offer_one(&b, 1);
 	signalled(b.r.kick);
@@ -32,18 +34,49 @@ static void ping_pong(uint64_t features, uint32_t poll_us, uint64_t rounds)
 
 TEST(worker, loses_no_wake_up)
 {
-	ping_pong(0, 0, 5000);
+	ping_pong(0, LIBVHOST_WORKER_NO_WINDOW, 5000);
 }
 
 TEST(worker, loses_no_wake_up_with_event_index)
 {
-	ping_pong(F_EVENT, 0, 5000);
+	ping_pong(F_EVENT, LIBVHOST_WORKER_NO_WINDOW, 5000);
 }
 
 TEST(worker, loses_no_wake_up_while_polling)
 {
 	ping_pong(F_EVENT, 20, 5000);
 	ping_pong(0, 20, 5000);
+}
+
+static void window(uint32_t poll_us, uint32_t flags, uint64_t ns)
+{
+	struct bench b = setup_opts(8, 0, (struct libvhost_worker_opts){.poll_us = poll_us, .flags = flags});
+
+	CHECK_EQ(b.w->loop.poll_max_ns, ns);
+	teardown(&b);
+}
+
+TEST(worker, has_a_window_unless_it_is_told_otherwise)
+{
+	window(0, 0, 50000);
+	window(7, 0, 7000);
+	window(LIBVHOST_WORKER_NO_WINDOW, 0, 0);
+	window(0, LIBVHOST_WORKER_BUSY, 0);
+}
+
+TEST(worker, windows_have_limits)
+{
+	struct libvhost_worker_opts o = {.size = sizeof(o), .sandbox = SANDBOX, .poll_us = 1000001};
+	struct guest g = guest_new(0);
+	struct libvhost_worker *w;
+
+	CHECK_EQ(libvhost_worker_new(g.ctx, &o, &w), -EINVAL);
+	o.poll_us = LIBVHOST_WORKER_NO_WINDOW - 1;
+	CHECK_EQ(libvhost_worker_new(g.ctx, &o, &w), -EINVAL);
+	o.flags = LIBVHOST_WORKER_BUSY;
+	o.poll_us = 1;
+	CHECK_EQ(libvhost_worker_new(g.ctx, &o, &w), -EINVAL);
+	guest_free(&g);
 }
 
 TEST(worker, polls_without_being_kicked)
@@ -81,7 +114,7 @@ TEST(worker, sleeps_when_nothing_happens)
 
 TEST(worker, queue_without_kick_descriptor_is_polled)
 {
-	struct bench b = setup(8, 0, 0);
+	struct bench b = setup(8, 0, LIBVHOST_WORKER_NO_WINDOW);
 
 	add(&b, -1, complete_all, NULL);
 	for (uint64_t i = 0; i < 20; i++) {
@@ -101,7 +134,7 @@ static int never_done(void *arg, struct libvhost_vq *vq)
 TEST(worker, greedy_queue_does_not_starve_others)
 {
 	static atomic_int turns;
-	struct bench b = setup(8, 0, 0);
+	struct bench b = setup(8, 0, LIBVHOST_WORKER_NO_WINDOW);
 	struct rig other;
 
 	rig_new(&other, 8, 0);
@@ -132,7 +165,7 @@ static int stuck(void *arg, struct libvhost_vq *vq)
 TEST(worker, stuck_handler_is_reported_by_the_deadline)
 {
 	struct libvhost_error e = {.size = sizeof(e)};
-	struct bench b = setup(8, 0, 0);
+	struct bench b = setup(8, 0, LIBVHOST_WORKER_NO_WINDOW);
 	struct libvhost_vq_opts o = b.r.opts;
 	struct libvhost_vq *other = NULL;
 	static atomic_int flag;
@@ -177,7 +210,7 @@ static struct libvhost_event failure(struct bench *b)
 
 TEST(worker, failing_handler_stops_its_queue_once)
 {
-	struct bench b = setup(8, 0, 0);
+	struct bench b = setup(8, 0, LIBVHOST_WORKER_NO_WINDOW);
 
 	add(&b, b.r.kick, fails, NULL);
 	CHECK_EQ(failure(&b).err, -EIO);
@@ -191,7 +224,7 @@ TEST(worker, failing_handler_stops_its_queue_once)
 
 TEST(worker, broken_ring_stops_its_queue)
 {
-	struct bench b = setup(8, 0, 0);
+	struct bench b = setup(8, 0, LIBVHOST_WORKER_NO_WINDOW);
 
 	add(&b, b.r.kick, complete_all, NULL);
 	offer(&b.r, 9999);
@@ -204,7 +237,7 @@ TEST(worker, broken_ring_stops_its_queue)
 TEST(worker, arguments_and_limits)
 {
 	struct libvhost_worker_opts opts = {.size = sizeof(opts), .sandbox = 3};
-	struct bench b = setup(8, 0, 0);
+	struct bench b = setup(8, 0, LIBVHOST_WORKER_NO_WINDOW);
 	struct libvhost_vq *vqs[65] = {NULL};
 	struct libvhost_vq_opts o = b.r.opts;
 	int file = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
@@ -239,7 +272,7 @@ TEST(worker, arguments_and_limits)
 
 TEST(worker, r096_tampered_kick_descriptor_does_not_block_it)
 {
-	struct bench b = setup(8, 0, 0);
+	struct bench b = setup(8, 0, LIBVHOST_WORKER_NO_WINDOW);
 
 	fcntl(b.r.kick, F_SETFL, 0); /* the peer clears O_NONBLOCK and empties the counter itself */
 	add(&b, b.r.kick, complete_all, NULL);
@@ -262,7 +295,7 @@ TEST(worker, r096_tampered_kick_descriptor_does_not_block_it)
 TEST(worker, r097_full_call_descriptor_does_not_block_it)
 {
 	struct libvhost_used used;
-	struct bench b = setup(8, 0, 0);
+	struct bench b = setup(8, 0, LIBVHOST_WORKER_NO_WINDOW);
 	uint32_t n = 0;
 
 	fcntl(b.r.call, F_SETFL, 0);

@@ -104,9 +104,9 @@ static void share(uint64_t features, uint32_t burst, uint32_t poll_us, int retur
 
 TEST(worker_burst, bounds_what_others_wait_for)
 {
-	share(0, 5, 0, LIBVHOST_TURN_DONE);
-	share(F_PACKED, 7, 0, LIBVHOST_TURN_MORE);
-	share(F_EVENT, 1, 0, LIBVHOST_TURN_WAIT);
+	share(0, 5, LIBVHOST_WORKER_NO_WINDOW, LIBVHOST_TURN_DONE);
+	share(F_PACKED, 7, LIBVHOST_WORKER_NO_WINDOW, LIBVHOST_TURN_MORE);
+	share(F_EVENT, 1, LIBVHOST_WORKER_NO_WINDOW, LIBVHOST_TURN_WAIT);
 	share(0, 0, 0, LIBVHOST_TURN_DONE);
 	share(F_PACKED, 3, 100, LIBVHOST_TURN_DONE);
 }

@@ -24,7 +24,7 @@ static void count(struct libvhost_call *call, struct libvhost_vq *vq)
 
 TEST(worker_calls, run_on_the_worker_while_it_sleeps)
 {
-	struct bench b = setup(8, 0, 0);
+	struct bench b = setup(8, 0, LIBVHOST_WORKER_NO_WINDOW);
 	struct counted c = {.call = {.fn = count, .arg = &c}};
 
 	CHECK_EQ(libvhost_worker_call(b.w, &c.call), 0);
@@ -87,7 +87,7 @@ static void *complete_from_elsewhere(void *arg)
 
 TEST(worker_calls, other_threads_complete_each_request_once)
 {
-	struct bench b = setup(8, F_EVENT, 0);
+	struct bench b = setup(8, F_EVENT, LIBVHOST_WORKER_NO_WINDOW);
 	struct keeper k = {.w = b.w};
 	pthread_t threads[CALLERS];
 
@@ -108,7 +108,7 @@ TEST(worker_calls, other_threads_complete_each_request_once)
 /* The host takes the queue away and gives it back all the time. */
 TEST(worker_calls, a_queue_leaves_when_promised_calls_have_run)
 {
-	struct bench b = setup(8, F_EVENT, 0);
+	struct bench b = setup(8, F_EVENT, LIBVHOST_WORKER_NO_WINDOW);
 	struct keeper k = {.w = b.w};
 	struct libvhost_error e = {.size = sizeof(e)};
 	pthread_t thread;
@@ -156,7 +156,7 @@ static void *call_often(void *arg)
 TEST(worker_calls, each_runs_once_and_all_before_the_end)
 {
 	static struct caller callers[CALLERS];
-	struct bench b = setup(8, 0, 0);
+	struct bench b = setup(8, 0, LIBVHOST_WORKER_NO_WINDOW);
 	pthread_t threads[CALLERS];
 	struct counted late = {.call = {.fn = count, .arg = &late}};
 
@@ -188,7 +188,7 @@ static void again(struct libvhost_call *call, struct libvhost_vq *vq)
 
 TEST(worker_calls, a_call_that_calls_again_starves_nobody)
 {
-	struct bench b = setup(8, 0, 0);
+	struct bench b = setup(8, 0, LIBVHOST_WORKER_NO_WINDOW);
 	struct libvhost_call call = {.fn = again, .arg = b.w};
 
 	add(&b, b.r.kick, complete_all, NULL);

@@ -30,7 +30,7 @@ static int read_some(void *arg, int fd)
 
 TEST(worker_fds, a_pipe_is_read_when_it_has_something)
 {
-	struct bench b = setup(8, 0, 0);
+	struct bench b = setup(8, 0, LIBVHOST_WORKER_NO_WINDOW);
 	struct reader r = {0}, slow = {.leave_some = true};
 	int p[2], q[2];
 
@@ -76,7 +76,7 @@ static int tick(void *arg, int fd)
 
 TEST(worker_fds, a_timer_ticks_and_its_handler_ends_it)
 {
-	struct bench b = setup(8, 0, 0);
+	struct bench b = setup(8, 0, LIBVHOST_WORKER_NO_WINDOW);
 	struct ticker t = {.most = 20};
 	const struct itimerspec every = {.it_interval = {.tv_nsec = 2000000}, .it_value = {.tv_nsec = 2000000}};
 	int fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
@@ -98,7 +98,7 @@ TEST(worker_fds, a_timer_ticks_and_its_handler_ends_it)
 
 TEST(worker_fds, one_that_fails_is_reported_once)
 {
-	struct bench b = setup(8, 0, 0);
+	struct bench b = setup(8, 0, LIBVHOST_WORKER_NO_WINDOW);
 	struct reader r = {.result = -EPIPE};
 	struct libvhost_event ev = {0};
 	struct pollfd p;
@@ -130,7 +130,7 @@ TEST(worker_fds, one_that_fails_is_reported_once)
 
 TEST(worker_fds, arguments_and_limits)
 {
-	struct bench b = setup(8, 0, 0);
+	struct bench b = setup(8, 0, LIBVHOST_WORKER_NO_WINDOW);
 	struct reader r = {0};
 	int fds[33], file = open("/proc/self/exe", O_RDONLY | O_CLOEXEC);
 
@@ -216,7 +216,7 @@ static void receive_frames(uint32_t poll_us, uint32_t flags)
 
 TEST(worker_wait, a_queue_waits_for_frames_without_spinning)
 {
-	receive_frames(0, 0);
+	receive_frames(LIBVHOST_WORKER_NO_WINDOW, 0);
 }
 
 TEST(worker_wait, also_while_polling)
@@ -256,7 +256,7 @@ static int stuck(void *arg, struct libvhost_vq *vq)
 
 TEST(worker_end, stop_has_a_deadline)
 {
-	struct bench b = setup(8, 0, 0);
+	struct bench b = setup(8, 0, LIBVHOST_WORKER_NO_WINDOW);
 	struct libvhost_error e = {.size = sizeof(e)};
 	static atomic_int flag;
 	int fd = eventfd(0, EFD_CLOEXEC);

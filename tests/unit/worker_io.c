@@ -336,7 +336,7 @@ TEST(worker_io, depth_is_a_limit)
 
 TEST(worker_io, arguments)
 {
-	struct bench b = setup(SLOTS, 0, 0);
+	struct bench b = setup(SLOTS, 0, LIBVHOST_WORKER_NO_WINDOW);
 	struct libvhost_worker_opts o = {.size = sizeof(o), .sandbox = SANDBOX, .num_files = 1};
 	struct libvhost_io op = {.done = ended, .len = 1};
 	struct libvhost_worker *w;

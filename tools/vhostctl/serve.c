@@ -13,10 +13,8 @@ struct args {
 	struct device *device;
 	const char *socket;
 	uint32_t queues, workers, poll_us, caps, action, sandbox, flags;
-	bool connect, control, once, quiet, poll_given;
+	bool connect, control, once, quiet;
 };
-
-#define POLL_US 50u /* the default: a front-end's answer to a completion is often there by then */
 
 enum {
 	OPT_BUSY = 1000,
@@ -34,7 +32,8 @@ static const struct argp_option options[] = {
 	{"socket", 's', "PATH", 0, "listen here (required)", 0},
 	{"queues", 'q', "N", 0, "virtqueues (default 1, or what the device has at least)", 0},
 	{"workers", 'w', "N", 0, "sandboxed threads (default 1)", 0},
-	{"poll", OPT_POLL, "US", 0, "poll up to so many microseconds before sleeping, adaptively (default 50)", 0},
+	{"poll", OPT_POLL, "US", 0,
+	 "poll up to so many microseconds before sleeping, adaptively (default 50), 0 = not at all", 0},
 	{"busy", OPT_BUSY, NULL, 0, "never sleep while a queue runs", 0},
 	{"no-io-uring", OPT_NO_URING, NULL, 0, "read and write files one request at a time", 0},
 	{"no-sandbox", OPT_NO_SANDBOX, NULL, 0, "workers without a sandbox, to measure what it costs", 0},
@@ -64,10 +63,8 @@ static error_t check(struct argp_state *state, struct args *a)
 	if (a->queues < d->queues || a->queues > d->max_queues || a->queues % d->queue_step)
 		argp_failure(state, 1, 0, "--queues: %s has %u to %u queues, in steps of %u", d->name, d->queues,
 			     d->max_queues, d->queue_step);
-	if (a->poll_given && a->flags & LIBVHOST_WORKER_BUSY)
+	if (a->poll_us && a->flags & LIBVHOST_WORKER_BUSY)
 		argp_failure(state, 1, 0, "--poll and --busy exclude each other");
-	if (!a->poll_given && !(a->flags & LIBVHOST_WORKER_BUSY))
-		a->poll_us = POLL_US;
 	return 0;
 }
 
@@ -87,7 +84,7 @@ static error_t parse(int key, char *arg, struct argp_state *state)
 		return 0;
 	case OPT_POLL:
 		a->poll_us = (uint32_t)parse_number(state, "--poll", arg, 0, 1000000);
-		a->poll_given = true;
+		a->poll_us = a->poll_us ? a->poll_us : LIBVHOST_WORKER_NO_WINDOW;
 		return 0;
 	case OPT_BUSY:
 		a->flags |= LIBVHOST_WORKER_BUSY;
