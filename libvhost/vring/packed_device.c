@@ -4,14 +4,14 @@
  * another request in flight: each descriptor is copied once and never looked at again. The copies form one list: free
  * ones, of which the first hold what has been read ahead, and one list for each request in flight.
  */
-#include "vring/vring.h"
+#include "vring/walk.h"
 
 #include <errno.h>
 #include <stdlib.h>
 
 #include "vring/inflight.h"
 
-#define READ_AHEAD 16u /* descriptors; four cache lines */
+#define READ_AHEAD 32u /* descriptors; eight cache lines */
 
 static int packed_device_notify(struct libvhost_vq *vq, bool on);
 
@@ -54,20 +54,37 @@ static void packed_device_destroy(struct libvhost_vq *vq)
 	lv_order_destroy(&vq->pdev.order);
 }
 
-bool lv_packed_read_ahead(struct libvhost_vq *vq)
+static inline uint16_t last_of_lap(const struct libvhost_vq *vq, uint16_t pos)
+{
+	return (uint16_t)((pos & LV_POS_WRAP) + vq->opts.num - 1);
+}
+
+/* Copies descriptors that are available and not yet read. False: there are none, or no room. */
+static bool read_ahead(struct libvhost_vq *vq)
 {
 	struct lv_packed_device *d = &vq->pdev;
-	uint32_t n = 0;
+	const uint32_t room = d->free_count - d->staged, most = room < READ_AHEAD ? room : READ_AHEAD;
+	uint16_t pos = d->ahead, end = last_of_lap(vq, pos), bits = lv_avail_bits(pos);
+	uint32_t to = d->stage_at, n = 0;
 
-	for (; n < READ_AHEAD && d->staged < d->free_count; n++, d->staged++) {
-		const uint64_t meta = lv_packed_load(&vq->packed, d->ahead);
+	for (; n < most; n++) {
+		const uint64_t meta = lv_packed_load(&vq->packed, pos);
 
-		if (!lv_meta_is(meta, lv_avail_bits(d->ahead)))
+		if (!lv_meta_is(meta, bits))
 			break;
-		d->copies[d->stage_at] = (struct lv_copy){.addr = lv_packed_addr(&vq->packed, d->ahead), .meta = meta};
-		d->stage_at = d->link[d->stage_at];
-		d->ahead = lv_pos_next(d->ahead, 1, vq->opts.num);
+		d->copies[to] = (struct lv_copy){.addr = lv_packed_addr(&vq->packed, pos), .meta = meta};
+		to = d->link[to];
+		if (LV_LIKELY(pos != end)) {
+			pos++;
+			continue;
+		}
+		pos = lv_pos_next(pos, 1, vq->opts.num);
+		end = last_of_lap(vq, pos);
+		bits = lv_avail_bits(pos);
 	}
+	d->ahead = pos;
+	d->stage_at = to;
+	d->staged += n;
 	return n;
 }
 
@@ -75,7 +92,7 @@ static inline int look(struct libvhost_vq *vq)
 {
 	if (LV_UNLIKELY(vq->draining))
 		return lv_inflight_again(vq->inflight);
-	return vq->pdev.staged || lv_inflight_again(vq->inflight) || lv_packed_read_ahead(vq);
+	return vq->pdev.staged || lv_inflight_again(vq->inflight) || read_ahead(vq);
 }
 
 /* Asks for a kick with the next request, then looks once more: the driver may have been faster. */
@@ -103,16 +120,21 @@ static int packed_device_notify(struct libvhost_vq *vq, bool on)
 	return 0;
 }
 
-/* From here on the request is in flight; its copies begin at first. */
-static void note(struct libvhost_vq *vq, const struct libvhost_chain *chain, uint32_t first, const struct lv_walked *w)
+/* Where the copies of a request lie. */
+struct copies {
+	uint32_t first, last, count;
+};
+
+/* From here on the request is in flight. */
+static LV_HOT void note(struct libvhost_vq *vq, const struct libvhost_chain *chain, struct copies c)
 {
 	vq->pdev.taken[chain->head] = (struct lv_packed_taken){
 		.writable = chain->write_len > UINT32_MAX ? UINT32_MAX : (uint32_t)chain->write_len,
 		.hold = (uint16_t)vq->hold,
 		.state = LV_HEAD_TAKEN,
-		.first = (uint16_t)first,
-		.last = (uint16_t)w->last,
-		.descs = (uint16_t)w->descs};
+		.first = (uint16_t)c.first,
+		.last = (uint16_t)c.last,
+		.descs = (uint16_t)c.count};
 	vq->holds[vq->hold].users++;
 	vq->requests++;
 	if (vq->in_order)
@@ -120,31 +142,90 @@ static void note(struct libvhost_vq *vq, const struct libvhost_chain *chain, uin
 }
 
 /* The request's copies leave the free list. */
-static void take(struct libvhost_vq *vq, const struct libvhost_chain *chain, const struct lv_walked *w)
+static LV_HOT void take(struct libvhost_vq *vq, const struct libvhost_chain *chain, struct copies c)
 {
 	struct lv_packed_device *d = &vq->pdev;
 
-	note(vq, chain, d->free_head, w);
-	if (vq->inflight)
-		lv_inflight_packed_take(vq, chain->head, d->free_head, w->descs);
-	d->free_head = d->link[w->last];
-	d->free_count -= w->descs;
-	d->staged -= w->descs;
-	d->avail = lv_pos_next(d->avail, w->descs, vq->opts.num);
+	note(vq, chain, c);
+	if (LV_UNLIKELY(vq->inflight != NULL))
+		lv_inflight_packed_take(vq, chain->head, c.first, c.count);
+	d->free_head = d->link[c.last];
+	d->free_count -= c.count;
+	d->staged -= c.count;
+	d->avail = lv_pos_next(d->avail, c.count, vq->opts.num);
 	vq->in_flight++;
+}
+
+/* Makes sure of one copy more than the s.at that are there, the last of which s describes. */
+static LV_COLD int read_on(struct libvhost_vq *vq, struct lv_step s)
+{
+	if (s.at == vq->pdev.free_count)
+		return lv_walk_violation(vq, s,
+					 "chain does not end, or descriptors are offered that are still in flight");
+	if (!read_ahead(vq))
+		return lv_walk_violation(vq, s, "chain goes on with a descriptor that is not available");
+	return 0;
+}
+
+static LV_COLD int bad_id(struct libvhost_vq *vq, struct lv_step s)
+{
+	return lv_vq_break(vq, "slot %u: request with buffer id %u, which %s", s.head, s.id,
+			   s.id >= vq->opts.num ? "does not exist" : "is still in flight");
+}
+
+/*
+ * Takes the request apart whose copies begin at c->first, and finds out where they end. most: it has no more than so
+ * many, which did not come from the ring; 0: it is the next one of the ring, read as far as staged says. 0, or the
+ * queue is broken and out as it was.
+ */
+static LV_HOT int walk(struct libvhost_vq *vq, struct libvhost_chain *out, struct copies *c, uint32_t most)
+{
+	const struct lv_packed_device *p = &vq->pdev;
+	struct lv_walk w = lv_walk_begin(out);
+	struct lv_step s = {.head = most ? 0 : p->avail & LV_POS_SLOT, .packed = true};
+	uint32_t i = c->first;
+	int rc = 0;
+
+	for (;; i = p->link[i], s.at++) {
+		if (most && s.at == most)
+			return lv_walk_violation(vq, s, "chain does not end");
+		if (!most && LV_UNLIKELY(s.at == p->staged))
+			rc = read_on(vq, s);
+		if (LV_UNLIKELY(rc < 0))
+			return rc;
+		s.d.addr = p->copies[i].addr;
+		s.d.meta = p->copies[i].meta;
+		if (lv_meta_flags(s.d.meta) & LV_DESC_INDIRECT)
+			break;
+		rc = lv_walk_append(vq, &w, &s);
+		if (LV_UNLIKELY(rc < 0))
+			return rc;
+		if (!(lv_meta_flags(s.d.meta) & LV_DESC_NEXT))
+			break;
+	}
+	s.id = lv_meta_id(s.d.meta);
+	if (LV_UNLIKELY(s.id >= vq->opts.num || p->taken[s.id].state != LV_HEAD_FREE))
+		return bad_id(vq, s);
+	c->last = i;
+	c->count = s.at + 1;
+	return lv_meta_flags(s.d.meta) & LV_DESC_INDIRECT ? lv_walk_indirect(vq, &w, &s, out)
+							  : lv_walk_end(vq, &w, &s, out);
 }
 
 /* What another back-end had in flight. It is marked in the region and counted already, and its copies lie ready. */
 static LV_COLD int pop_again(struct libvhost_vq *vq, struct libvhost_chain *chain)
 {
 	struct lv_inflight *t = vq->inflight;
-	const uint32_t first = t->again_copy, descs = t->own[t->again[t->next_again]].num;
-	struct lv_walked w;
-	int rc = lv_chain_walk_copies(vq, first, descs, chain, &w);
+	const uint32_t descs = t->own[t->again[t->next_again]].num;
+	struct copies c = {.first = t->again_copy};
+	int rc = walk(vq, chain, &c, descs);
 
 	if (rc < 0)
 		return rc;
-	note(vq, chain, first, &w);
+	if (c.count != descs)
+		return lv_vq_break(vq, "a request in the inflight region ends after %u of %u descriptors", c.count,
+				   descs);
+	note(vq, chain, c);
 	lv_inflight_packed_retake(t, chain->head);
 	t->again_copy += descs;
 	t->next_again++;
@@ -154,22 +235,24 @@ static LV_COLD int pop_again(struct libvhost_vq *vq, struct libvhost_chain *chai
 static int packed_pop(struct libvhost_vq *vq, struct libvhost_chain *chain)
 {
 	struct lv_packed_device *d = &vq->pdev;
-	struct lv_walked w;
+	struct copies c = {.first = d->free_head};
 	int rc;
 
 	if (LV_UNLIKELY(lv_inflight_again(vq->inflight)))
 		return pop_again(vq, chain);
 	if (LV_UNLIKELY(vq->draining))
 		return 0;
-	rc = look(vq);
-	if (rc == 0 && vq->event_idx && vq->notify_on && d->armed != d->ahead)
-		rc = rearm(vq);
-	if (rc <= 0)
-		return rc;
-	rc = lv_chain_walk_packed(vq, chain, &w);
+	if (LV_UNLIKELY(!d->staged)) {
+		rc = look(vq);
+		if (rc == 0 && vq->event_idx && vq->notify_on && d->armed != d->ahead)
+			rc = rearm(vq);
+		if (rc <= 0)
+			return rc;
+	}
+	rc = walk(vq, chain, &c, 0);
 	if (LV_UNLIKELY(rc < 0))
 		return rc;
-	take(vq, chain, &w);
+	take(vq, chain, c);
 	return 1;
 }
 
@@ -183,7 +266,8 @@ static int packed_push(struct libvhost_vq *vq, uint32_t id, uint64_t written)
 			       "queue %u: push of buffer id %u, which is not in flight", vq->opts.index, id);
 	t = &d->taken[id];
 	t->state = LV_HEAD_PUSHED;
-	t->writable = written < t->writable ? (uint32_t)written : t->writable;
+	if (written < t->writable)
+		t->writable = (uint32_t)written;
 	if (!vq->in_order)
 		d->pending[d->n_pending++] = (struct lv_used_elem){.id = id, .len = t->writable};
 	if (LV_UNLIKELY(vq->log != NULL) && vq->log_data)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
 /* The device's side of a split ring. The driver is not trusted: what it may do to us is decided by private memory. */
-#include "vring/vring.h"
+#include "vring/walk.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -91,11 +91,38 @@ static int split_device_notify(struct libvhost_vq *vq, bool on)
 	return 0;
 }
 
+/*
+ * Takes the request that starts at head apart into out->iov. Ends after at most num descriptors, whatever the links
+ * say. 0, or the queue is broken.
+ */
+static LV_HOT int walk(struct libvhost_vq *vq, uint16_t head, struct libvhost_chain *out)
+{
+	const uint32_t num = vq->ring.num;
+	struct lv_walk w = lv_walk_begin(out);
+	struct lv_step s = {.at = head, .head = head, .id = head};
+	int rc;
+
+	for (uint32_t left = num;; left--) {
+		if (LV_UNLIKELY(s.at >= num || !left))
+			return lv_walk_violation(
+				vq, s, s.at >= num ? "reached by a link out of the table" : "chain does not end");
+		s.d = lv_desc_load(vq->ring.swap, &vq->ring.desc[s.at]);
+		if (lv_split_flags(s.d.meta) & LV_DESC_INDIRECT)
+			return lv_walk_indirect(vq, &w, &s, out);
+		rc = lv_walk_append(vq, &w, &s);
+		if (LV_UNLIKELY(rc < 0))
+			return rc;
+		if (!(lv_split_flags(s.d.meta) & LV_DESC_NEXT))
+			return lv_walk_end(vq, &w, &s, out);
+		s.at = lv_split_next(s.d.meta);
+	}
+}
+
 /* Takes the request at head apart; from here on it is in flight. */
 static LV_HOT int take(struct libvhost_vq *vq, uint16_t head, struct libvhost_chain *chain)
 {
 	struct lv_taken *t = &vq->dev.taken[head];
-	int rc = lv_chain_walk(vq, head, chain);
+	int rc = walk(vq, head, chain);
 
 	if (LV_UNLIKELY(rc < 0))
 		return rc;

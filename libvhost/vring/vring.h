@@ -285,24 +285,8 @@ int lv_split_map(struct libvhost_vq *vq, const struct lv_snapshot *snap);
 /* The same for a packed ring. */
 int lv_packed_map(struct libvhost_vq *vq, const struct lv_snapshot *snap);
 
-/* chain.c: takes the request that starts at head apart into out->iov. Fills out's counters. Negative: queue is broken.
+/* chain.c: a descriptor that may cross regions or be misaligned: bytes one by one, each read once. False: not mapped.
  */
-int lv_chain_walk(struct libvhost_vq *vq, uint16_t head, struct libvhost_chain *out);
-
-/* The same for the next request of a packed ring, whose copies stay where they are. out->head is its buffer id, which
- * exists and is not in flight. */
-struct lv_walked {
-	uint32_t descs, last; /* descriptors of the ring; last copy */
-};
-int lv_chain_walk_packed(struct libvhost_vq *vq, struct libvhost_chain *out, struct lv_walked *walked);
-/* The same for one whose descs copies begin at first and did not come from the ring. */
-int lv_chain_walk_copies(struct libvhost_vq *vq, uint32_t first, uint32_t descs, struct libvhost_chain *out,
-			 struct lv_walked *walked);
-
-/* Packed device: copies descriptors that are available and not yet read. False: there are none, or no room. */
-bool lv_packed_read_ahead(struct libvhost_vq *vq);
-
-/* A descriptor that may cross regions or be misaligned: bytes one by one, each read once. False: not mapped. */
 bool lv_desc_copy(bool swap, const struct lv_snapshot *snap, uint64_t gpa, struct lv_desc *out);
 /*
  * Drivers in the field put longer requests than the ring has entries into indirect tables (virtio 1.2, 2.7.5.3.1
