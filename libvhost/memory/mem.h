@@ -45,8 +45,14 @@ struct lv_snapshot *lv_snapshot_ref(struct lv_snapshot *snap);
 void lv_snapshot_put(struct lv_snapshot *snap);
 /* The first region whose file was cut off under a guarded mapping (core/sigbus.h), NULL = none. */
 const struct lv_map *lv_snapshot_cut(const struct lv_snapshot *snap);
+/* Where mem says which snapshot is current; for lv_mem_is_current() only. */
+typedef const _Atomic(struct lv_snapshot *) lv_current_map;
+lv_current_map *lv_mem_current(const struct libvhost_mem *mem);
 /* Whether snap, of which the caller holds a reference, is still the current one. One load; any thread. */
-bool lv_mem_is_current(struct libvhost_mem *mem, const struct lv_snapshot *snap);
+static inline bool lv_mem_is_current(lv_current_map *current, const struct lv_snapshot *snap)
+{
+	return atomic_load_explicit(current, memory_order_acquire) == snap;
+}
 
 /* A translation cache of one user (a ring, a device): last hit first, then binary search. Zero-filled at first; a hint,
  * so it may outlive the snapshot, but belongs to one thread. */

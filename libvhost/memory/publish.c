@@ -40,9 +40,9 @@ struct lv_snapshot *lv_mem_snapshot(struct libvhost_mem *mem)
 	return snap;
 }
 
-bool lv_mem_is_current(struct libvhost_mem *mem, const struct lv_snapshot *snap)
+lv_current_map *lv_mem_current(const struct libvhost_mem *mem)
 {
-	return atomic_load_explicit(&mem->current, memory_order_acquire) == snap;
+	return &mem->current;
 }
 
 int libvhost_mem_translate(struct libvhost_mem *mem, uint64_t gpa, uint64_t len, void **hva, uint64_t *contiguous)

@@ -137,12 +137,8 @@ static void adopt(struct libvhost_vq *vq, struct lv_snapshot *snap)
 		vq->holds[vq->hold].snap = snap;
 }
 
-void lv_vq_release(struct libvhost_vq *vq, uint32_t hold)
+void lv_vq_let_go(struct libvhost_vq *vq, struct lv_hold *h)
 {
-	struct lv_hold *h = &vq->holds[hold];
-
-	if (--h->users || hold == vq->hold)
-		return;
 	vq->left_over |= vq->lent;
 	if (vq->lent)
 		return;
@@ -186,19 +182,22 @@ static LV_COLD int refresh(struct libvhost_vq *vq)
 	return look_for_cuts(vq);
 }
 
+static LV_COLD int catch_up(struct libvhost_vq *vq)
+{
+	if (vq->broken)
+		return lv_vq_refusal(vq);
+	return lv_mem_is_current(vq->current, vq->snap) ? look_for_cuts(vq) : refresh(vq);
+}
+
 /*
  * First line of every call that touches guest memory: one snapshot per call, looked up again only when it changed. What
- * has left the map may be cut off without breaking anything, so cuts come second.
+ * has left the map may be cut off without breaking anything, so cuts come second. 0 or negative.
  */
 static inline int enter(struct libvhost_vq *vq)
 {
-	if (LV_UNLIKELY(vq->broken))
-		return lv_vq_refusal(vq);
-	if (LV_UNLIKELY(!lv_mem_is_current(vq->mem, vq->snap)))
-		return refresh(vq);
-	if (LV_UNLIKELY(lv_sigbus_mended() != vq->mended))
-		return look_for_cuts(vq);
-	return 0;
+	return LV_UNLIKELY(vq->broken || !lv_mem_is_current(vq->current, vq->snap) || lv_sigbus_mended() != vq->mended)
+		       ? catch_up(vq)
+		       : 0;
 }
 
 static int check_opts(struct libvhost_ctx *ctx, struct libvhost_vq_opts *o)
@@ -307,6 +306,7 @@ int lv_vq_prepare(struct libvhost_ctx *ctx, struct libvhost_mem *mem, const stru
 	vq->ctx = lv_ctx_ref(ctx);
 	vq->mem = lv_mem_ref(mem);
 	vq->snap = lv_mem_snapshot(mem);
+	vq->current = lv_mem_current(mem);
 	if (o.features & LV_F_RING_PACKED)
 		vq->ops = o.role == LIBVHOST_VQ_DEVICE ? &lv_packed_device_ops : &lv_packed_driver_ops;
 	else
@@ -401,13 +401,13 @@ int libvhost_vq_pop(struct libvhost_vq *vq, struct libvhost_chain *chain)
 {
 	int rc;
 
-	if (!vq || !vq->ops->pop || !chain || chain->size < sizeof(*chain) || !chain->iov || !chain->iov_cap ||
-	    chain->iov_cap > IOV_MAX_CAP)
+	if (!vq || !vq->ops->pop || !chain || chain->size < sizeof(*chain) || !chain->iov ||
+	    chain->iov_cap - 1 >= IOV_MAX_CAP)
 		return refuse(vq, "pop needs a device queue, chain.size, and an iov array of 1 to 1024 entries");
 	rc = enter(vq);
-	if (LV_UNLIKELY(vq->requests >= vq->turn_ends))
-		return rc < 0 ? rc : hold_back(vq);
-	return rc < 0 ? rc : vq->ops->pop(vq, chain);
+	if (LV_UNLIKELY(rc < 0))
+		return rc;
+	return LV_UNLIKELY(vq->requests >= vq->turn_ends) ? hold_back(vq) : vq->ops->pop(vq, chain);
 }
 
 int libvhost_vq_push(struct libvhost_vq *vq, uint32_t head, uint64_t written)

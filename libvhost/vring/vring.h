@@ -180,6 +180,7 @@ struct lv_dirty {
 struct libvhost_vq {
 	const struct lv_vq_ops *ops;
 	struct libvhost_mem *mem;
+	lv_current_map *current;  /* of mem */
 	struct lv_snapshot *snap; /* the one all addresses below belong to */
 	struct lv_hold *holds;	  /* device: num + 1, one per request at most and the current one; driver: NULL */
 	uint32_t hold;		  /* the current one */
@@ -240,7 +241,14 @@ int lv_vq_prepare(struct libvhost_ctx *ctx, struct libvhost_mem *mem, const stru
 int lv_vq_begin(struct libvhost_vq *vq);
 
 /* Device: a request translated with holds[hold] is done. */
-void lv_vq_release(struct libvhost_vq *vq, uint32_t hold);
+LV_COLD void lv_vq_let_go(struct libvhost_vq *vq, struct lv_hold *h);
+static inline void lv_vq_release(struct libvhost_vq *vq, uint32_t hold)
+{
+	struct lv_hold *h = &vq->holds[hold];
+
+	if (LV_UNLIKELY(!--h->users && hold != vq->hold))
+		lv_vq_let_go(vq, h);
+}
 
 /* Device: a worker gets the queue, or the host has it back and unmaps what was left over. */
 void lv_vq_lend(struct libvhost_vq *vq, bool lent);
