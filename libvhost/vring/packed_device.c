@@ -134,7 +134,8 @@ static LV_HOT void note(struct libvhost_vq *vq, const struct libvhost_chain *cha
 		.state = LV_HEAD_TAKEN,
 		.first = (uint16_t)c.first,
 		.last = (uint16_t)c.last,
-		.descs = (uint16_t)c.count};
+		.descs = (uint16_t)c.count,
+		.only_read = !chain->write_len};
 	vq->holds[vq->hold].users++;
 	vq->requests++;
 	if (vq->in_order)
@@ -299,45 +300,67 @@ static void collect(struct lv_packed_device *d)
 	}
 }
 
-/* The driver knows the id from now on: it may be offered again, and so may as many descriptors. */
-static void release(struct lv_packed_device *d, struct lv_packed_taken *t)
+/* The driver knows the ids of n descriptors from now on, and may offer as many again: their copies, from first to last,
+ * are free. */
+static void release(struct lv_packed_device *d, uint16_t first, uint16_t last, uint32_t n)
 {
 	if (d->staged == d->free_count)
-		d->stage_at = t->first;
+		d->stage_at = first;
 	if (d->free_count)
-		d->link[d->free_tail] = t->first;
+		d->link[d->free_tail] = first;
 	else
-		d->free_head = t->first;
-	d->free_tail = t->last;
-	d->free_count += t->descs;
-	t->state = LV_HEAD_FREE;
+		d->free_head = first;
+	d->free_tail = last;
+	d->free_count += n;
 }
 
-/* A burst becomes visible with its first descriptor, which is written last. */
+static inline uint64_t used_meta(uint16_t pos, struct lv_used_elem e)
+{
+	const uint32_t flags = lv_used_bits(pos) | (e.len ? LV_DESC_WRITE : 0);
+
+	return lv_packed_meta(e.len, (uint16_t)e.id, (uint16_t)flags);
+}
+
+/*
+ * Virtio 1.2, 2.8.7 ff.: with IN_ORDER one used descriptor, in the first place of a batch and with the id of its last
+ * request, says that all of it was used as far as it goes. Of requests without writable buffers that is always true,
+ * and where there are some drivers in the field look at each.
+ */
+static inline bool skippable(const struct libvhost_vq *vq, const struct lv_packed_taken *t)
+{
+	return vq->in_order && t->only_read;
+}
+
+/* A burst becomes visible with its first descriptor, which is written last. Returns how many places it takes. */
 static uint32_t publish(struct libvhost_vq *vq)
 {
 	struct lv_packed_device *d = &vq->pdev;
-	uint16_t pos = d->used;
-	uint64_t first = 0;
+	const uint16_t first = d->taken[d->pending[0].id].first;
+	uint16_t pos = d->used, batch = pos, last = first;
 	uint32_t moved = 0;
+	uint64_t meta = 0;
 
 	for (uint32_t i = 0; i < d->n_pending; i++) {
-		const struct lv_used_elem e = d->pending[i];
-		struct lv_packed_taken *t = &d->taken[e.id];
-		const uint32_t flags = lv_used_bits(pos) | (e.len ? LV_DESC_WRITE : 0);
-		const uint64_t meta = lv_packed_meta(e.len, (uint16_t)e.id, (uint16_t)flags);
+		struct lv_packed_taken *t = &d->taken[d->pending[i].id];
 
 		if (i)
-			lv_packed_store(&vq->packed, pos, meta);
-		else
-			first = meta;
-		release(d, t);
+			d->link[last] = t->first;
+		last = t->last;
 		pos = lv_pos_next(pos, t->descs, vq->opts.num);
 		moved += t->descs;
+		t->state = LV_HEAD_FREE;
+		if (i + 1 < d->n_pending && skippable(vq, t))
+			continue;
+		if (batch == d->used)
+			meta = used_meta(batch, d->pending[i]);
+		else
+			lv_packed_store(&vq->packed, batch, used_meta(batch, d->pending[i]));
+		batch = pos;
 	}
+	release(d, first, last, moved);
 	if (vq->inflight)
 		lv_inflight_packed_batch(vq->inflight, d->pending, d->n_pending, pos);
-	lv_packed_publish(&vq->packed, d->used, first);
+	lv_packed_publish(&vq->packed, d->used, meta);
 	if (vq->inflight)
 		lv_inflight_packed_commit(vq->inflight, d->pending, d->n_pending, pos);
 	d->used = pos;

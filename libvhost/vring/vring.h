@@ -144,6 +144,7 @@ struct lv_split_device {
 struct lv_packed_taken {
 	uint32_t writable; /* once pushed: written */
 	uint16_t hold, state, first, last, descs;
+	bool only_read; /* nothing is writable */
 };
 
 struct lv_packed_device {
