@@ -12,6 +12,17 @@ struct pieces {
 	uint32_t n;
 };
 
+/* Takes n bytes off the front of the first piece. */
+static inline void pieces_advance(struct pieces *p, size_t n)
+{
+	p->iov->base = (char *)p->iov->base + n;
+	p->iov->len -= n;
+	if (!p->iov->len) {
+		p->iov++;
+		p->n--;
+	}
+}
+
 /* Takes len bytes off the front, or all there are. Returns how many. */
 static inline size_t pieces_skip(struct pieces *p, size_t len)
 {
@@ -20,13 +31,8 @@ static inline size_t pieces_skip(struct pieces *p, size_t len)
 	while (p->n && done < len) {
 		const size_t step = p->iov->len < len - done ? p->iov->len : len - done;
 
-		p->iov->base = (char *)p->iov->base + step;
-		p->iov->len -= step;
+		pieces_advance(p, step);
 		done += step;
-		if (!p->iov->len) {
-			p->iov++;
-			p->n--;
-		}
 	}
 	return done;
 }
@@ -43,7 +49,8 @@ static inline size_t pieces_copy(struct pieces *p, void *flat, size_t len, bool 
 			memcpy(p->iov->base, (char *)flat + done, step);
 		else
 			memcpy((char *)flat + done, p->iov->base, step);
-		done += pieces_skip(p, step);
+		pieces_advance(p, step);
+		done += step;
 	}
 	return done;
 }
