@@ -48,8 +48,8 @@ at_most() {
 		check "$what" awk -v way="$1" -v most="$2" '$1 == way { n = $2 } END { exit !(n > 0 && n <= most) }' "$work/count"
 	fi
 }
-at_most split 950
+at_most split 835
 at_most split-indirect 1040
-at_most packed 1350
-at_most packed-indirect 1290
+at_most packed 1080
+at_most packed-indirect 1205
 tap_end
