@@ -50,7 +50,7 @@ complains "freeze: no such folder" "$work/none/snap" freeze "$work/none/snap" "u
 complains "freeze: a directory is in the way" "$work/dir: not a regular file" freeze "$work/dir" "user:$work/none"
 complains "freeze: no such socket" "$work/none" freeze "$work/snap" "user:$work/none"
 complains "freeze --at behind --size" "is behind --size" freeze --size 1M --at 2M "$work/snap" user:x
-complains "freeze --at 100" "multiples of 512" freeze --at 100 "$work/snap" user:x
+complains "freeze --at 100" "must be a multiple of 512 bytes" freeze --at 100 "$work/snap" user:x
 complains "freeze --under-load --packed" "needs split rings" freeze --under-load --packed "$work/snap" user:x
 complains "freeze --depth 257" "outside 1..256" freeze --depth 257 "$work/snap" user:x
 complains "thaw without a file" "a file is missing" thaw
