@@ -1,6 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 # SeaBIOS, QEMU's firmware, reads the boot sector from our block device: a driver that is not Linux's, in 16-bit mode.
+# Control messages are taken by dispatch and, later, by a worker.
 . "$top_srcdir/tests/lib/tap.sh"
 . "$top_srcdir/tests/lib/peer.sh"
 . "$top_srcdir/tests/lib/guest.sh"
@@ -24,10 +25,12 @@ truncate -s 8M "$work/disk.img"
 dd if="$work/sector" of="$work/disk.img" conv=notrunc status=none
 boots file "--file $work/disk.img --queues 2" num-queues=2
 boots modern "--file $work/disk.img" num-queues=1,disable-legacy=on
-boots legacy "--file $work/disk.img" num-queues=1,disable-modern=on
+boots legacy "--file $work/disk.img --control-worker --kill --caps-drop" num-queues=1,disable-modern=on
+check "legacy: control messages were taken under a filter" grep -q 'control worker: .*Seccomp 2 NoNewPrivs 1' "$work/serve.log"
 
 # QEMU listens and waits, our device connects
-"$vhostctl" serve blk --connect --socket "$work/client.sock" --file "$work/disk.img" >>"$work/serve.log" 2>&1 &
+"$vhostctl" serve blk --connect --socket "$work/client.sock" --file "$work/disk.img" \
+	--control-worker --kill --caps-drop >>"$work/serve.log" 2>&1 &
 pids="$pids $!"
 guest_qemu 128 -serial "file:$work/client.console" -chardev "socket,id=disk,path=$work/client.sock,server=on" \
 	-device "vhost-user-blk-pci,chardev=disk,bootindex=0,num-queues=1"

@@ -16,7 +16,7 @@ device() {
 	rm -f s disk.img
 	truncate -s 64M disk.img
 	LD_PRELOAD=$top_builddir/tests/peers/.libs/record_shim.so RECORD_SHIM=$work/$device_record \
-		"$vhostctl" serve blk --socket s "$@" >>serve.log 2>&1 &
+		"$vhostctl" serve blk --socket s "$@" >serve.log 2>&1 &
 	device_pid=$!
 	pids="$pids $device_pid"
 	wait_for_socket s
@@ -41,9 +41,10 @@ for crate in blkio vhost; do
 	drive "$name: the next one after it, over one queue" $crate 1 64
 	written "$name, one queue"
 	end_peer "$device_pid"
-	device $crate.record --file disk.img --queues 2 --no-io-uring || exit 1
-	drive "$name: the same without io_uring, 2 queues" $crate 2 16
+	device $crate.record --file disk.img --queues 2 --no-io-uring --control-worker --kill --caps-drop || exit 1
+	drive "$name: the same without io_uring, with a control worker, 2 queues" $crate 2 16
 	written "$name, without io_uring"
+	check "$name: control messages were taken under a filter" grep -q 'control worker: .*Seccomp 2 NoNewPrivs 1' serve.log
 	[ $crate = vhost ] || drive "$name: over queues whose driver wants no calls" $crate 2 8 polled
 	[ $crate = vhost ] || written "$name, polled"
 	end_peer "$device_pid"

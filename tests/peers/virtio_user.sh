@@ -1,11 +1,12 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 # DPDK's front-end, virtio_user, at our network card: numbered frames go in from the wire, the guest swaps their
-# addresses and sends them back; the wire and testpmd count.
+# addresses and sends them back; the wire and testpmd count. Half of the cards take control messages on a worker.
 . "$top_srcdir/tests/lib/tap.sh"
 . "$top_srcdir/tests/lib/peer.sh"
 matrix=$top_srcdir/tests/peers/matrix.py
 frames=100000
+control="--control-worker --kill --caps-drop"
 cd "$work" || exit 1
 
 # negotiated RECORD: bits 32 to 39 of what the front-end accepted, in hexadecimal: 1 VERSION_1, 4 packed, 8 in order
@@ -39,9 +40,18 @@ loop() {
 	cat card.record >>all.record
 }
 
+# controlled NAME: whether the last card had a control worker
+controlled() {
+	check "$1: control messages were taken under a filter" grep -q 'control worker: .*Seccomp 2 NoNewPrivs 1' traffic.log
+}
+
 loop "split rings" 01 ,in_order=0
-loop "split rings, in order" 09 ,in_order=1 --workers 2
-loop "packed rings" 05 ,packed_vq=1,in_order=0
+# shellcheck disable=SC2086 # words
+loop "split rings, in order, control worker" 09 ,in_order=1 --workers 2 $control
+controlled "split rings, in order"
+# shellcheck disable=SC2086 # words
+loop "packed rings, control worker" 05 ,packed_vq=1,in_order=0 $control
+controlled "packed rings"
 loop "packed rings, in order" 0d ,packed_vq=1,in_order=1 --workers 2
 check "the table of peers is about this version" "$matrix" version virtio_user "$(dpkg-query -W -f '${Version}' dpdk-dev)"
 check "the messages of the table were exchanged, and no others" "$matrix" said virtio_user all.record
