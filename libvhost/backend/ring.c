@@ -184,7 +184,9 @@ static int start(struct lv_session *s, struct lv_ring *ring)
 
 int lv_ring_pause(struct lv_session *s, struct lv_ring *ring, uint32_t timeout_ms)
 {
+	struct libvhost_error e = {.size = sizeof(e)};
 	struct lv_where where = LV_WHERE_NONE;
+	struct libvhost_worker *w;
 	int rc;
 
 	if (!ring->on_worker)
@@ -194,14 +196,15 @@ int lv_ring_pause(struct lv_session *s, struct lv_ring *ring, uint32_t timeout_m
 		ring->on_worker = false;
 		return 0;
 	}
-	rc = libvhost_worker_remove_vq(lv_backend_worker(s->b, ring->index), ring->vq, timeout_ms);
+	w = lv_backend_worker(s->b, ring->index);
+	rc = libvhost_worker_remove_vq(w, ring->vq, timeout_ms);
+	ring->on_worker = rc < 0;
+	if (rc == 0)
+		return 0;
 	where.queue = ring->index;
-	if (rc < 0)
-		return lv_fail_at(&s->b->err, rc, LIBVHOST_EK_TIMEOUT, &where,
-				  "back-end: queue %u does not stop: its handler did not return in %u ms", ring->index,
-				  timeout_ms);
-	ring->on_worker = false;
-	return 0;
+	libvhost_worker_error(w, &e);
+	return lv_fail_at(&s->b->err, rc, LIBVHOST_EK_TIMEOUT, &where,
+			  "back-end: queue %u does not stop within %u ms: %s", ring->index, timeout_ms, e.text);
 }
 
 void lv_ring_end_drain(struct lv_session *s, struct lv_ring *ring)

@@ -25,6 +25,7 @@ struct lv_uring {
 	uint32_t *sq_tail, *cq_head, *cq_tail;
 	uint32_t sq_mask, cq_mask;
 	uint32_t unsubmitted; /* filled in, not yet taken by the kernel */
+	uint64_t async_files; /* bit n: file n may keep a submission waiting */
 };
 
 struct lv_io {

@@ -122,6 +122,14 @@ int libvhost_worker_add_vq(struct libvhost_worker *w, struct libvhost_vq *vq, in
 	return lv_worker_add(w, &queue, timeout_ms);
 }
 
+/* What keeps a queue on its worker. */
+static const char *obstacle(const struct libvhost_worker *w, int rc)
+{
+	if (rc == -EINPROGRESS)
+		return "file operations or promised calls of its requests do not end";
+	return w->io.num_files ? "a handler does not return, or a file does not answer" : "a handler does not return";
+}
+
 /* Asks for the queue until none of its operations is under way; meanwhile it is not served. */
 static int reclaim(struct libvhost_worker *w, uint32_t slot, uint64_t deadline)
 {
@@ -154,9 +162,7 @@ static int take_back(struct libvhost_worker *w, struct libvhost_vq *vq, uint32_t
 	rc = reclaim(w, slot_of(w, post), lv_deadline(w->ctx, timeout_ms));
 	if (rc < 0)
 		return lv_fail(&w->err, -ETIMEDOUT, LIBVHOST_EK_TIMEOUT,
-			       "worker: it did not give queue %u back in time; %s", vq->opts.index,
-			       rc == -EINPROGRESS ? "file operations or promised calls of its requests do not end"
-						  : "a handler does not return");
+			       "worker: it did not give queue %u back in time; %s", vq->opts.index, obstacle(w, rc));
 	unwatch(w, post);
 	atomic_fetch_and(&w->end_drain, ~(1ull << slot_of(w, post))); /* the slot's next queue is another one */
 	vq->worker = NULL;

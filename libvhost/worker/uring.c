@@ -6,10 +6,12 @@
  */
 #include <errno.h>
 #include <linux/io_uring.h>
+#include <linux/magic.h>
 #include <stddef.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include "core/wire.h"
@@ -26,8 +28,21 @@ static const struct io_uring_restriction restrictions[] = {
 	{.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_WRITE},
 	{.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_FSYNC},
 	{.opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = IORING_OP_FALLOCATE},
+	{.opcode = IORING_RESTRICTION_SQE_FLAGS_ALLOWED, .sqe_flags = IOSQE_ASYNC},
 	{.opcode = IORING_RESTRICTION_SQE_FLAGS_REQUIRED, .sqe_flags = IOSQE_FIXED_FILE},
 };
+
+/*
+ * A submission is not to wait for the file, but the kernel (6.18) reads ahead within it, and FUSE may wait for its
+ * server there: for each read, or when many are under way. IOSQE_ASYNC leaves it to the ring's own threads. Which file
+ * system it is FUSE asks its server, too, so one that does not say is taken for FUSE.
+ */
+static bool may_keep_us(int fd)
+{
+	struct statfs fs;
+
+	return fstatfs(fd, &fs) < 0 || fs.f_type == FUSE_SUPER_MAGIC;
+}
 
 static int ring_register(int fd, unsigned op, const void *arg, unsigned n)
 {
@@ -103,6 +118,8 @@ int lv_uring_init(struct lv_uring *ring, uint32_t depth, const int32_t *files, u
 		rc = restrict_and_enable(ring->fd, files, num_files);
 	if (rc < 0)
 		lv_uring_destroy(ring);
+	for (uint32_t i = 0; rc == 0 && i < num_files; i++)
+		ring->async_files |= (uint64_t)may_keep_us(files[i]) << i;
 	return rc;
 }
 
@@ -153,6 +170,8 @@ void lv_uring_prepare(struct lv_uring *ring, const struct libvhost_io *op)
 		sqe->addr = op->len;
 		sqe->len = (uint32_t)lv_io_mode(op);
 	}
+	if (ring->async_files >> op->file & 1)
+		sqe->flags |= IOSQE_ASYNC;
 	__atomic_store_n(ring->sq_tail, tail + 1, __ATOMIC_RELEASE);
 	ring->unsubmitted++;
 }

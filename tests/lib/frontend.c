@@ -37,10 +37,12 @@ int fake_touch(void *arg, uint32_t queue, struct libvhost_vq *vq)
 struct fake fake_new_ctx(const struct libvhost_backend_opts *change, const struct libvhost_ctx_opts *ctx)
 {
 	static const struct libvhost_backend_ops ops = {.size = sizeof(ops), .serve = fake_serve};
-	const struct libvhost_worker_opts worker = {.size = sizeof(worker), .sandbox = FAKE_SANDBOX};
 	struct libvhost_backend_opts o = change ? *change : (struct libvhost_backend_opts){0};
+	struct libvhost_worker_opts worker = o.worker ? *o.worker : (struct libvhost_worker_opts){0};
 	struct fake p = {.sock = -1};
 
+	worker.size = sizeof(worker);
+	worker.sandbox = FAKE_SANDBOX;
 	o.size = sizeof(o);
 	p.control = o.flags & LIBVHOST_BACKEND_CONTROL_WORKER;
 	o.num_queues = o.num_queues ? o.num_queues : 4;

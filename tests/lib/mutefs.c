@@ -23,9 +23,10 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define FILE_ID 2u
-#define WAITING 64u
-#define BUFFER	(1u << 20)
+#define FILE_ID	 2u
+#define WAITING	 64u
+#define BUFFER	 (1u << 20)
+#define PATIENCE 60u /* seconds */
 
 struct server {
 	int dev, talk;
@@ -215,6 +216,7 @@ _Noreturn static void serve(int talk, uint64_t bytes)
 	int fd;
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	alarm(PATIENCE); /* the kernel ends nobody who waits for an answer, not by SIGKILL either: so does this */
 	if (s.dev < 0 || !mkdtemp(folder) || !mounted(s.dev, folder)) {
 		rmdir(folder);
 		if (write(talk, "n", 1) < 0)
