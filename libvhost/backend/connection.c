@@ -184,6 +184,7 @@ static void handle(struct libvhost_backend *b, const struct lv_user_hdr *hdr)
 		rc = -EPROTO;
 		why = "INBAND_NOTIFICATIONS without BACKEND_REQ and REPLY_ACK";
 	}
+	b->session.why[0] = 0;
 	if (rc == 0)
 		rc = lv_session_handle(&b->session, &req);
 	else if (rc == -EPROTO)
@@ -196,7 +197,7 @@ static void handle(struct libvhost_backend *b, const struct lv_user_hdr *hdr)
 	lv_wire_drop_fds(&c->in);
 	c->in_since = 0;
 	lv_client_heard(b);
-	answer(b, &req, hdr, why);
+	answer(b, &req, hdr, b->session.why[0] ? b->session.why : why);
 }
 
 /* Framing that is wrong ends the connection before its payload is waited for. */

@@ -76,6 +76,7 @@ struct lv_session {
 	struct lv_log *log; /* where it wants to know what is written, NULL = nowhere */
 	int channel;	    /* to the front-end, -1 = none */
 	struct lv_state state;
+	char why[96]; /* the present message is refused, empty = its error says enough */
 };
 
 /* One socket connection. One answer at a time: nothing is read while it waits to leave. */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
 /* What a front-end may ask for: one handler per operation. */
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "backend/device.h"
@@ -66,6 +67,15 @@ static int get_features(struct lv_session *s, struct libvhost_req *req)
 	return 0;
 }
 
+static int refuse_features(struct lv_session *s, uint64_t surplus)
+{
+	const uint32_t bit = (uint32_t)__builtin_ctzll(surplus);
+	const char *name = libvhost_feature_name(s->b->opts.virtio_id, bit);
+
+	snprintf(s->why, sizeof(s->why), "%s (bit %u) was not offered", name ? name : "a feature", bit);
+	return -EINVAL;
+}
+
 /*
  * Bit 30 decides whether rings wait for SET_VRING_ENABLE, so it cannot change under a ring that runs either; only the
  * dirty log comes and goes.
@@ -76,7 +86,7 @@ static int set_features(struct lv_session *s, struct libvhost_req *req)
 	int rc = 0;
 
 	if (features & ~s->b->features)
-		return -EINVAL;
+		return refuse_features(s, features & ~s->b->features);
 	/* virtio 1.3, 6: bits above 31 belong to devices that are not legacy; a packed ring has no other form */
 	if (features & LV_F_RING_PACKED && !(features & LV_F_VERSION_1))
 		return lv_fail(&s->b->err, -EINVAL, LIBVHOST_EK_PROTOCOL,

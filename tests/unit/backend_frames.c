@@ -339,3 +339,18 @@ TEST(backend_frames, r038_death_after_and_inside_every_message)
 	CHECK(ring_used(&p, 1));
 	fake_free(&p);
 }
+
+/* Without acknowledgements the end of the connection is the answer; whoever reads the error knows which bit it was. */
+TEST(backend_frames, a_feature_that_was_not_offered_is_named)
+{
+	struct fake p = fake_new(NULL);
+	struct libvhost_error e = {.size = sizeof(e)};
+	const uint64_t features = F_VERSION | 1ull << 29;
+
+	send_msg(&p, LIBVHOST_OP_SET_FEATURES, 0, &features, sizeof(features), NULL, 0);
+	CHECK(closed(&p));
+	CHECK_EQ(libvhost_backend_error(p.b, &e), 0);
+	CHECK_HAS(e.text, "SET_FEATURES: VIRTIO_F_EVENT_IDX (bit 29) was not offered");
+	CHECK_HAS(take_event(&p, LIBVHOST_EVENT_DISCONNECTED).text, "(bit 29) was not offered");
+	fake_free(&p);
+}
