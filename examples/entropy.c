@@ -57,6 +57,9 @@ int main(int argc, char **argv)
 	opts.size = sizeof(opts);
 	opts.virtio_id = 4; /* entropy source */
 	opts.num_queues = 1;
+	/* Indirect descriptors and the event index, which the library does by itself: a driver of QEMU's device for
+	 * this takes them whether they are offered or not. */
+	opts.features = 1ull << 28 | 1ull << 29;
 	opts.ops = &ops;
 	opts.arg = &source;
 	if (argc != 2 || source < 0 || libvhost_ctx_new(NULL, &ctx))

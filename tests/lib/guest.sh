@@ -4,13 +4,14 @@
 # shellcheck disable=SC2034 # for the tests that source this
 guest_files=$top_srcdir/tests/guest
 
-# guest_qemu MEBIBYTES ARGUMENT…: QEMU with nothing but shared memory, a PCI bus and the way out; sets $guest_pid
+# guest_qemu MEBIBYTES ARGUMENT…: QEMU with nothing but shared memory, a PCI bus and the way out, or with the machine of
+# $guest_machine; sets $guest_pid
 guest_qemu() {
-	guest_memory=$1
+	guest_memory="-m $1 -object memory-backend-memfd,id=memory,size=$1M,share=on -machine pc,memory-backend=memory"
 	shift
-	${guest_wrap-} qemu-system-x86_64 -accel tcg -m "$guest_memory" -nodefaults -no-user-config -no-reboot -display none \
-		-object "memory-backend-memfd,id=memory,size=${guest_memory}M,share=on" -machine pc,memory-backend=memory \
-		-device isa-debug-exit,iobase=0xf4,iosize=4 "$@" </dev/null >>"$work/qemu.log" 2>&1 &
+	# shellcheck disable=SC2086 # lists of words
+	${guest_wrap-} qemu-system-x86_64 -accel tcg -nodefaults -no-user-config -no-reboot -display none \
+		${guest_machine-$guest_memory} -device isa-debug-exit,iobase=0xf4,iosize=4 "$@" </dev/null >>"$work/qemu.log" 2>&1 &
 	guest_pid=$!
 	pids="$pids $guest_pid"
 }
@@ -46,14 +47,14 @@ guest_module() {
 	done
 }
 
-# guest_build: makes the guest's first files, $guest_programs among them; sets $guest_kernel and $guest_initrd
+# guest_build: makes the guest's first files, $guest_programs and $guest_modules among them; sets $guest_kernel and $guest_initrd
 guest_build() {
 	guest_root=$work/root
 	guest_initrd=$work/initrd
 	guest_kernel=$("$guest_files/fetch-kernel") || return
 	mkdir -p "$guest_root/bin" "$guest_root/dev" "$guest_root/proc" "$guest_root/sys" "$guest_root/tmp" "$guest_root/lib/modules"
 	cp /bin/busybox "$guest_root/bin/busybox" && cp "$guest_files/init" "$guest_root/init" &&
-		cp "$guest_files/load" "$guest_root/bin/load" && guest_copy /sbin/mke2fs ${guest_programs-} && guest_module virtio_blk virtio_net &&
+		cp "$guest_files/load" "$guest_root/bin/load" && guest_copy /sbin/mke2fs ${guest_programs-} && guest_module virtio_blk virtio_net ${guest_modules-} &&
 		cc -O2 -static -s -o "$guest_root/bin/exit-machine" "$guest_files/exit-machine.c" &&
 		(cd "$guest_root" && find . | cpio -o -H newc -R 0:0 --quiet) >"$guest_initrd"
 }
