@@ -104,6 +104,10 @@ static int make_vq(struct lv_session *s, struct lv_ring *ring)
 
 	if (rc == 0) /* who serves it is the first to look at the ring */
 		rc = lv_vq_prepare(s->b->ctx, s->mem, &o, &ring->vq);
+	/* Without a region nothing is in flight, whatever the base says: DPDK's virtio_user says 0 to every new
+	 * back-end. DPDK's own back-ends and, for devices that work in order, libvhost-user ignore it as well. */
+	if (rc == 0)
+		ring->vq->goes_on_at_used = !s->inflight.map;
 	if (rc == 0 && (lv_pulled(s->b) || s->inflight.map))
 		rc = lv_vq_begin(ring->vq);
 	if (rc == 0)

@@ -28,6 +28,8 @@ static int split_device_begin(struct libvhost_vq *vq)
 	int rc;
 
 	vq->dev.used_idx = lv_ring_idx(&vq->ring, vq->ring.used);
+	if (vq->goes_on_at_used)
+		vq->dev.avail_idx = vq->dev.avail_seen = vq->dev.used_idx;
 	rc = split_device_notify(vq, true);
 	return rc < 0 ? rc : 0;
 }

@@ -188,8 +188,9 @@ struct libvhost_vq {
 	bool lent, left_over;	  /* a worker has it, which may not unmap; maps that nobody uses wait in holds */
 	struct lv_tlb tlb;
 	bool begun, broken, event_idx, indirect_ok, in_order, notify_on;
-	bool memory_cut; /* broken because a file was cut off under a guarded mapping: -EFAULT from then on */
-	unsigned mended; /* lv_sigbus_mended() when that was looked for */
+	bool goes_on_at_used; /* split device: lv_vq_begin() takes the used index for the base */
+	bool memory_cut;      /* broken because a file was cut off under a guarded mapping: -EFAULT from then on */
+	unsigned mended;      /* lv_sigbus_mended() when that was looked for */
 	uint32_t in_flight;
 	union {
 		struct lv_split_ring ring;

@@ -354,3 +354,20 @@ TEST(backend_frames, a_feature_that_was_not_offered_is_named)
 	CHECK_HAS(take_event(&p, LIBVHOST_EVENT_DISCONNECTED).text, "(bit 29) was not offered");
 	fake_free(&p);
 }
+
+/* DPDK's virtio_user as a server tells each back-end position 0; nothing is in flight without a region. */
+TEST(backend_frames, a_ring_goes_on_at_its_used_index_whatever_the_base_says)
+{
+	struct fake p = fake_new(NULL);
+
+	handshake(&p);
+	atomic_store((_Atomic uint16_t *)(void *)(p.mem + 0x1002), 65533); /* available */
+	atomic_store((_Atomic uint16_t *)(void *)(p.mem + 0x2002), 65533); /* used */
+	CHECK_EQ(ring_up(&p, 0), 0);
+	for (uint16_t n = 65534; n != 5; n++) {
+		ring_offer(&p);
+		CHECK(ring_used(&p, n));
+	}
+	CHECK_EQ(get_base(&p, 0), 4);
+	fake_free(&p);
+}
