@@ -81,7 +81,7 @@ struct libvhost_vq_opts {
 LIBVHOST_API LIBVHOST_MUST_CHECK int libvhost_vq_new(struct libvhost_ctx *ctx, struct libvhost_mem *mem,
 						     const struct libvhost_vq_opts *opts, struct libvhost_vq **ret);
 
-/** Frees the object, not the ring. NULL is allowed. Since 0.1. */
+/** Frees the object, not the ring. Not while a worker has it. NULL is allowed. Since 0.1. */
 LIBVHOST_API void libvhost_vq_free(struct libvhost_vq *vq);
 
 /** One buffer of a request in guest-physical memory. Since 0.1. */

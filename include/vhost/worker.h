@@ -4,8 +4,9 @@
  * One sandboxed thread that serves virtqueues. See docs/sandbox.md for what thread mode contains and what it does not.
  *
  * Functions may be called from any thread of the host but a worker's, unless they say that they are for handlers;
- * libvhost_worker_free() must be the last one. What is not said below: a NULL argument is -EINVAL. The text of an error
- * is in libvhost_worker_error(), of libvhost_worker_new() in the context.
+ * libvhost_worker_free() must be the last one. What is not said below: a NULL argument is -EINVAL, and what would wait
+ * for the worker is -EBUSY on its own thread. The text of an error is in libvhost_worker_error(), of
+ * libvhost_worker_new() in the context.
  */
 #ifndef LIBVHOST_WORKER_H
 #define LIBVHOST_WORKER_H
@@ -107,8 +108,8 @@ LIBVHOST_API LIBVHOST_MUST_CHECK int libvhost_worker_new(struct libvhost_ctx *ct
  */
 LIBVHOST_API int libvhost_worker_stop(struct libvhost_worker *worker, uint32_t timeout_ms);
 
-/** Stops the thread, waits for it as long as a handler takes (libvhost_worker_stop() has a deadline) and frees. NULL is
- * allowed. Since 0.1. */
+/** Stops the thread, waits for it as long as a handler takes (libvhost_worker_stop() has a deadline) and frees; queues
+ * that it has are nobody's then. NULL is allowed; in a handler of its own it does nothing. Since 0.1. */
 LIBVHOST_API void libvhost_worker_free(struct libvhost_worker *worker);
 
 /**
@@ -133,8 +134,9 @@ enum libvhost_turn {
  * removal; it must be readable by epoll, normally an eventfd, and may serve one queue only; -1 = the worker looks at
  * the ring by itself: all the time while there is work and within poll_us of it, then once a millisecond. While a queue
  * is on a worker, no region may leave its memory map: take the queue back, commit, add it again.
- * @return 0; -EINVAL (also: kick_fd cannot be waited for); -ENOSPC (64 queues); -EEXIST (queue or descriptor is on this
- * worker already); -ETIMEDOUT (handler stuck: the queue was not added); -ESRCH (the worker has ended). Since 0.1.
+ * @return 0; -EINVAL (also: kick_fd cannot be waited for); -ENOSPC (64 queues); -EEXIST (the queue is on a worker, or
+ * the descriptor on this one already); -ETIMEDOUT (handler stuck: the queue was not added); -ESRCH (the worker has
+ * ended). Since 0.1.
  */
 LIBVHOST_API int libvhost_worker_add_vq(struct libvhost_worker *worker, struct libvhost_vq *vq, int kick_fd,
 					libvhost_ring_fn fn, void *arg, uint32_t timeout_ms);
@@ -162,9 +164,10 @@ typedef int (*libvhost_fd_fn)(void *arg, int fd);
 /**
  * Has the worker wait for one more descriptor, for example a tap, or a timer: give a timerfd, which the handler may set
  * anew with timerfd_settime() and empties with read(). At most 32. @p fd is borrowed until removal; it must be
- * non-blocking and readable by epoll. What was readable before counts as arrived.
- * @return 0; -EINVAL (also: fd cannot be waited for); -ENOSPC; -EEXIST; -ETIMEDOUT (handler stuck: not added); -ESRCH
- * (the worker has ended). Since 0.1.
+ * non-blocking and readable by epoll. What was readable before counts as arrived: fn is called once at first, and may
+ * find nothing.
+ * @return 0; -EINVAL (also: fd blocks, or cannot be waited for); -ENOSPC; -EEXIST; -ETIMEDOUT (handler stuck: not
+ * added); -ESRCH (the worker has ended). Since 0.1.
  */
 LIBVHOST_API int libvhost_worker_add_fd(struct libvhost_worker *worker, int fd, libvhost_fd_fn fn, void *arg,
 					uint32_t timeout_ms);

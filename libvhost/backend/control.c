@@ -60,7 +60,7 @@ static int start(struct libvhost_backend *b, const struct libvhost_worker_opts *
 	if (rc < 0)
 		return rc;
 	lv_backend_rewatch(b);
-	rc = libvhost_worker_add_fd(b->control, b->epoll_fd, work, b, START_MS);
+	rc = lv_worker_add_fd(b->control, b->epoll_fd, work, b, START_MS);
 	return rc < 0 ? lv_fail_copy(&b->ctx->err, &b->control->err) : 0;
 }
 

@@ -32,6 +32,13 @@ bool lv_fd_same_file(int a, int b)
 	return !fstat(a, &x) && !fstat(b, &y) && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
 }
 
+bool lv_fd_blocks(int fd)
+{
+	const int flags = fcntl(fd, F_GETFL);
+
+	return flags >= 0 && !(flags & O_NONBLOCK);
+}
+
 size_t lv_fd_page(int fd)
 {
 	struct statfs fs;
@@ -82,7 +89,7 @@ int lv_eventfd_signal(int fd)
 	return n < 0 ? -errno : 0;
 }
 
-int lv_eventfd_drain(int fd)
+static ssize_t read_nowait(int fd)
 {
 	uint64_t value;
 	struct iovec iov = {.iov_base = &value, .iov_len = sizeof(value)};
@@ -91,7 +98,26 @@ int lv_eventfd_drain(int fd)
 	do
 		n = preadv2(fd, &iov, 1, -1, RWF_NOWAIT);
 	while (n < 0 && errno == EINTR);
+	return n;
+}
+
+int lv_eventfd_drain(int fd)
+{
+	uint64_t value;
+	ssize_t n = read_nowait(fd);
+
 	if (n < 0 && errno == EOPNOTSUPP && ready(fd, POLLIN))
 		n = read(fd, &value, sizeof(value));
 	return n > 0;
+}
+
+void lv_eventfd_drain_edge(int fd)
+{
+	read_nowait(fd);
+}
+
+void lv_eventfd_make_room(int fd)
+{
+	if (!ready(fd, POLLOUT))
+		read_nowait(fd);
 }

@@ -84,6 +84,8 @@ int lv_fd_dup(int fd);
 int lv_fd_in_memory(int fd);
 /* Whether both are open on one file. */
 bool lv_fd_same_file(int a, int b);
+/* Whether a read of it waits, as far as its flags say. */
+bool lv_fd_blocks(int fd);
 /* Page size of the file: a hugetlbfs mapping must begin and end on huge pages, munmap(2) included. */
 size_t lv_fd_page(int fd);
 /* close that keeps errno and ignores -1. */
@@ -95,5 +97,10 @@ int lv_eventfd(void);
 int lv_eventfd_signal(int fd);
 /* Test and clear: 1 was signalled, 0 not. Never blocks even if a peer cleared O_NONBLOCK. */
 int lv_eventfd_drain(int fd);
+/* The same of what may be no eventfd, for who is woken by edges and need not clear it: only where the kernel promises
+ * not to wait. A peer that reads, too, could come between a look and a read. */
+void lv_eventfd_drain_edge(int fd);
+/* Makes room in a full counter: who waits in a write of it goes on. */
+void lv_eventfd_make_room(int fd);
 
 #endif

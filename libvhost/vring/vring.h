@@ -208,6 +208,7 @@ struct libvhost_vq {
 	bool cut_short;				   /* device: pop held something back, or would have */
 	struct libvhost_worker *worker;		   /* that serves it, in this slot; NULL = none */
 	uint32_t slot;
+	int given_up; /* why the last worker did not serve it any more, and nobody has heard of yet; 0 = it did */
 	/* device: set by the back-end before it is first served, or while nobody serves it; borrowed; NULL = none */
 	struct lv_log *log; /* what the device writes is marked here, once per flush */
 	uint64_t used_log;  /* guest address of the used ring for it, LV_NOT_LOGGED = the ring is not */

@@ -2,7 +2,6 @@
 /* The host's side of a worker's descriptors: add, remove, and hear of failed ones. */
 #include <errno.h>
 #include <stdio.h>
-#include <sys/epoll.h>
 
 #include "core/wire.h"
 #include "worker/loop.h"
@@ -51,7 +50,7 @@ static int add(struct libvhost_worker *w, const struct lv_fd_slot *fd, uint32_t 
 	w->mail.fd = *fd;
 	rc = lv_mail_send(w, lv_deadline(w->ctx, timeout_ms));
 	if (rc < 0) {
-		epoll_ctl(w->epoll_fd, EPOLL_CTL_DEL, fd->fd, NULL);
+		lv_worker_unwatch(w, fd->fd);
 		return lv_fail(&w->err, rc, LIBVHOST_EK_TIMEOUT,
 			       "worker: it did not take descriptor %d in time; a handler does not return", fd->fd);
 	}
@@ -61,12 +60,22 @@ static int add(struct libvhost_worker *w, const struct lv_fd_slot *fd, uint32_t 
 
 int libvhost_worker_add_fd(struct libvhost_worker *w, int fd, libvhost_fd_fn fn, void *arg, uint32_t timeout_ms)
 {
+	if (!w || fd < 0 || !fn || timeout_ms > LV_TIMEOUT_MAX_MS)
+		return -EINVAL;
+	if (lv_fd_blocks(fd)) /* the first read, before anything arrived, would be the worker's last */
+		return lv_fail(&w->err, -EINVAL, LIBVHOST_EK_ARGUMENT,
+			       "worker: descriptor %d blocks; make it non-blocking (O_NONBLOCK)", fd);
+	return lv_worker_add_fd(w, fd, fn, arg, timeout_ms);
+}
+
+int lv_worker_add_fd(struct libvhost_worker *w, int fd, libvhost_fd_fn fn, void *arg, uint32_t timeout_ms)
+{
 	struct lv_fd_slot slot = {.fd = fd, .fn = fn, .arg = arg};
 	int rc;
 
-	if (!w || fd < 0 || !fn || timeout_ms > LV_TIMEOUT_MAX_MS)
-		return -EINVAL;
-	pthread_mutex_lock(&w->host_lock);
+	rc = lv_worker_lock(w);
+	if (rc < 0)
+		return rc;
 	rc = add(w, &slot, timeout_ms);
 	pthread_mutex_unlock(&w->host_lock);
 	return rc;
@@ -85,7 +94,7 @@ static int take_back(struct libvhost_worker *w, int fd, uint32_t timeout_ms)
 	if (rc < 0)
 		return lv_fail(&w->err, rc, LIBVHOST_EK_TIMEOUT,
 			       "worker: it did not give descriptor %d back in time; a handler does not return", fd);
-	epoll_ctl(w->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
+	lv_worker_unwatch(w, fd);
 	*post = (struct lv_fd_post){0};
 	return 0;
 }
@@ -96,7 +105,9 @@ int libvhost_worker_remove_fd(struct libvhost_worker *w, int fd, uint32_t timeou
 
 	if (!w || fd < 0 || timeout_ms > LV_TIMEOUT_MAX_MS)
 		return -EINVAL;
-	pthread_mutex_lock(&w->host_lock);
+	rc = lv_worker_lock(w);
+	if (rc < 0)
+		return rc;
 	rc = take_back(w, fd, timeout_ms);
 	pthread_mutex_unlock(&w->host_lock);
 	return rc;

@@ -220,7 +220,7 @@ static void note(struct libvhost_worker *w, uint32_t data)
 	} else if (data >= LV_LOOP_FD(0)) {
 		l->fds_ready |= l->fds_active & 1u << (data - LV_LOOP_FD(0)) % LV_WORKER_FDS;
 	} else if (l->active & 1ull << data) { /* else: an event of a queue that has just been removed */
-		lv_eventfd_drain(l->slots[data].kick_fd);
+		lv_eventfd_drain_edge(l->slots[data].kick_fd);
 		l->ready |= 1ull << data;
 	}
 }

@@ -5,7 +5,10 @@
 #include <sched.h>
 
 #include "core/wire.h"
+#include "vring/vring.h"
 #include "worker/worker.h"
+
+#define PATIENCE_MS 20 /* a worker that takes longer may be held by a front-end */
 
 static void deliver_fd(struct lv_loop *l, const struct lv_mail *mail)
 {
@@ -62,14 +65,28 @@ void lv_mail_take(struct libvhost_worker *w)
 	lv_eventfd_signal(w->done_fd);
 }
 
+/*
+ * A front-end may fill its call eventfd between the worker's look and its write, which then waits; nobody but a reader
+ * ends that. Who has waited for the worker for a while reads in its place. Nothing is lost: the write follows.
+ */
+static void free_writer(const struct libvhost_worker *w)
+{
+	for (const struct lv_post *p = w->posts; p < w->posts + LV_WORKER_QUEUES; p++)
+		if (p->vq && p->vq->opts.flags & LIBVHOST_VQ_HAS_CALL)
+			lv_eventfd_make_room(p->vq->opts.call_fd);
+}
+
 /* Waits until the worker reports something or the deadline passes; false = it has passed. */
 static bool listens(struct libvhost_worker *w, uint64_t deadline)
 {
 	struct pollfd p = {.fd = w->done_fd, .events = POLLIN};
-	int left = lv_left_ms(w->ctx, deadline), n = left ? poll(&p, 1, left) : 0;
+	const int left = lv_left_ms(w->ctx, deadline);
+	const int n = left ? poll(&p, 1, left < PATIENCE_MS ? left : PATIENCE_MS) : 0;
 
 	lv_eventfd_drain(w->done_fd);
-	return n != 0; /* an interrupted wait is tried again */
+	if (left && !n)
+		free_writer(w);
+	return left != 0; /* an interrupted wait is tried again */
 }
 
 bool lv_worker_await(struct libvhost_worker *w, atomic_int *word, int value, uint64_t deadline)

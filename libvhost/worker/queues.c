@@ -38,12 +38,16 @@ int lv_worker_watch(struct libvhost_worker *w, const char *what, int fd, uint32_
 	return lv_fail_sys(&w->err, errno, "worker: %s %d: %s", what, fd, lv_errno_name(errno));
 }
 
+void lv_worker_unwatch(struct libvhost_worker *w, int fd)
+{
+	if (fd >= 0 && lv_worker_is_ours(w)) /* a forked child has the parent's epoll set */
+		epoll_ctl(w->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
+}
+
 static void unwatch(struct libvhost_worker *w, const struct lv_post *post)
 {
-	if (post->kick_fd >= 0)
-		epoll_ctl(w->epoll_fd, EPOLL_CTL_DEL, post->kick_fd, NULL);
-	if (post->watch_fd >= 0)
-		epoll_ctl(w->epoll_fd, EPOLL_CTL_DEL, post->watch_fd, NULL);
+	lv_worker_unwatch(w, post->kick_fd);
+	lv_worker_unwatch(w, post->watch_fd);
 }
 
 static int watch(struct libvhost_worker *w, const struct lv_slot *queue, struct lv_post *post)
@@ -72,9 +76,13 @@ static int add(struct libvhost_worker *w, const struct lv_slot *queue, uint32_t 
 
 	if (find(w, queue->vq))
 		return lv_fail(&w->err, -EEXIST, LIBVHOST_EK_STATE, "worker: the queue is on this worker already");
+	if (queue->vq->worker)
+		return lv_fail(&w->err, -EEXIST, LIBVHOST_EK_STATE,
+			       "worker: queue %u is on another worker; take it back there first",
+			       queue->vq->opts.index);
 	if (!post)
-		return lv_fail(&w->err, -ENOSPC, LIBVHOST_EK_ARGUMENT, "worker: it serves %u queues, which is the most",
-			       LV_WORKER_QUEUES);
+		return lv_fail(&w->err, -ENOSPC, LIBVHOST_EK_ARGUMENT,
+			       "worker: it serves %u queues, which is the most; make more workers", LV_WORKER_QUEUES);
 	if (lv_worker_ended(w))
 		return lv_worker_is_gone(w);
 	rc = watch(w, queue, post);
@@ -105,7 +113,9 @@ int lv_worker_add(struct libvhost_worker *w, const struct lv_slot *queue, uint32
 {
 	int rc;
 
-	pthread_mutex_lock(&w->host_lock);
+	rc = lv_worker_lock(w);
+	if (rc < 0)
+		return rc;
 	rc = add(w, queue, timeout_ms);
 	pthread_mutex_unlock(&w->host_lock);
 	return rc;
@@ -165,6 +175,7 @@ static int take_back(struct libvhost_worker *w, struct libvhost_vq *vq, uint32_t
 			       "worker: it did not give queue %u back in time; %s", vq->opts.index, obstacle(w, rc));
 	unwatch(w, post);
 	atomic_fetch_and(&w->end_drain, ~(1ull << slot_of(w, post))); /* the slot's next queue is another one */
+	vq->given_up = post->reported ? 0 : atomic_load(&w->failed[slot_of(w, post)]);
 	vq->worker = NULL;
 	lv_vq_lend(vq, false);
 	post->vq = NULL;
@@ -177,7 +188,9 @@ int libvhost_worker_remove_vq(struct libvhost_worker *w, struct libvhost_vq *vq,
 
 	if (!w || !vq || timeout_ms > LV_TIMEOUT_MAX_MS)
 		return -EINVAL;
-	pthread_mutex_lock(&w->host_lock);
+	rc = lv_worker_lock(w);
+	if (rc < 0)
+		return rc;
 	rc = take_back(w, vq, timeout_ms);
 	pthread_mutex_unlock(&w->host_lock);
 	return rc;
@@ -219,11 +232,13 @@ static void describe(struct libvhost_event *event, struct libvhost_vq *vq, int e
 
 int libvhost_worker_next_event(struct libvhost_worker *w, struct libvhost_event *event)
 {
-	int found = 0;
+	int found, rc;
 
 	if (!w || !event)
 		return -EINVAL;
-	pthread_mutex_lock(&w->host_lock);
+	rc = lv_worker_lock(w);
+	if (rc < 0)
+		return rc;
 	lv_eventfd_drain(w->report_fd);
 	found = lv_fds_failure(w, event);
 	for (uint32_t n = 0; n < LV_WORKER_QUEUES && !found; n++) {

@@ -14,6 +14,7 @@
 
 #include "core/opts.h"
 #include "core/wire.h"
+#include "vring/vring.h"
 #include "worker/extra.h"
 #include "worker/loop.h"
 
@@ -39,28 +40,50 @@ static void *thread_main(void *arg)
 	return NULL;
 }
 
+static const char *wrong_files(const struct libvhost_worker_opts *o)
+{
+	if (o->num_files > LV_IO_FILES)
+		return "num_files is above 64";
+	if (o->num_files && !o->files)
+		return "num_files without files";
+	if (o->num_files && o->role != LIBVHOST_ROLE_BLOCK)
+		return "files need LIBVHOST_ROLE_BLOCK";
+	return o->io_depth > LV_IO_DEPTH_MAX ? "io_depth is above 4096" : NULL;
+}
+
+/* What is wrong with one of the options by itself, NULL = nothing. */
+static const char *out_of_range(const struct libvhost_worker_opts *o)
+{
+	if (o->flags & ~(LIBVHOST_WORKER_HAS_CPU | LIBVHOST_WORKER_BUSY | LIBVHOST_WORKER_IO_URING))
+		return "flags has unknown bits";
+	if (o->flags & LIBVHOST_WORKER_BUSY && o->poll_us)
+		return "LIBVHOST_WORKER_BUSY with poll_us";
+	if (o->role >= LV_ROLES)
+		return "role is not known";
+	if (o->sandbox > LIBVHOST_SANDBOX_OFF || o->action > LIBVHOST_SANDBOX_LOG || o->caps > LIBVHOST_CAPS_KEEP)
+		return "sandbox, action or caps is not known";
+	if (o->poll_us > POLL_US_MAX && o->poll_us != LIBVHOST_WORKER_NO_WINDOW)
+		return "poll_us is above a second";
+	if (memchr(o->name, 0, sizeof(o->name)) == NULL)
+		return "name has no end within 16 bytes";
+	if (o->flags & LIBVHOST_WORKER_HAS_CPU && (o->cpu < 0 || o->cpu >= CPU_SETSIZE))
+		return "cpu is no processor's number";
+	return wrong_files(o);
+}
+
 static int check_opts(struct libvhost_ctx *ctx, struct libvhost_worker_opts *o, const struct libvhost_worker_opts *opts)
 {
-	int rc = LV_OPTS_READ(&ctx->err, o, opts);
+	int rc = lv_opts_read(&ctx->err, o, sizeof(*o), sizeof(*o), opts, "libvhost_worker_opts");
+	const char *wrong = rc < 0 ? NULL : out_of_range(o);
 
 	if (rc < 0)
 		return rc;
-	if (o->num_files > LV_IO_FILES || o->io_depth > LV_IO_DEPTH_MAX || (o->num_files && !o->files) ||
-	    (o->num_files && o->role != LIBVHOST_ROLE_BLOCK))
+	if (wrong)
 		return lv_fail(&ctx->err, -EINVAL, LIBVHOST_EK_ARGUMENT,
-			       "worker: %u files, io_depth %u: out of range, files missing, or role %u has no files",
-			       o->num_files, o->io_depth, o->role);
-	if (o->flags & ~(LIBVHOST_WORKER_HAS_CPU | LIBVHOST_WORKER_BUSY | LIBVHOST_WORKER_IO_URING) ||
-	    (o->flags & LIBVHOST_WORKER_BUSY && o->poll_us) || o->role >= LV_ROLES ||
-	    o->sandbox > LIBVHOST_SANDBOX_OFF || o->action > LIBVHOST_SANDBOX_LOG || o->caps > LIBVHOST_CAPS_KEEP ||
-	    (o->poll_us > POLL_US_MAX && o->poll_us != LIBVHOST_WORKER_NO_WINDOW) ||
-	    memchr(o->name, 0, sizeof(o->name)) == NULL ||
-	    (o->flags & LIBVHOST_WORKER_HAS_CPU && (o->cpu < 0 || o->cpu >= CPU_SETSIZE)))
-		return lv_fail(
-			&ctx->err, -EINVAL, LIBVHOST_EK_ARGUMENT,
-			"worker: flags %#x role %u sandbox %u action %u caps %u poll_us %u cpu %d: out of range, "
-			"BUSY with a polling window, or the name has no end",
-			o->flags, o->role, o->sandbox, o->action, o->caps, o->poll_us, o->cpu);
+			       "worker: %s (flags %#x, role %u, sandbox %u, action %u, caps %u, poll_us %u, cpu %d, "
+			       "%u files, io_depth %u)",
+			       wrong, o->flags, o->role, o->sandbox, o->action, o->caps, o->poll_us, o->cpu,
+			       o->num_files, o->io_depth);
 	return lv_extra_check(&ctx->err, o);
 }
 
@@ -192,7 +215,17 @@ int libvhost_worker_new(struct libvhost_ctx *ctx, const struct libvhost_worker_o
 
 int lv_worker_is_gone(struct libvhost_worker *w)
 {
-	return lv_fail(&w->err, -ESRCH, LIBVHOST_EK_STATE, "worker: it has ended; make a new one");
+	return lv_fail(&w->err, -ESRCH, LIBVHOST_EK_STATE,
+		       "worker: it has ended, or stayed in the parent of this process; make a new one");
+}
+
+int lv_worker_lock(struct libvhost_worker *w)
+{
+	if (lv_worker_is_self(w))
+		return lv_fail(&w->err, -EBUSY, LIBVHOST_EK_BUSY,
+			       "worker: called from a handler of its own; leave it to a thread of the host");
+	pthread_mutex_lock(&w->host_lock);
+	return 0;
 }
 
 static void ask_to_end(struct libvhost_worker *w)
@@ -203,7 +236,7 @@ static void ask_to_end(struct libvhost_worker *w)
 
 static int stop(struct libvhost_worker *w, uint32_t timeout_ms)
 {
-	if (w->joined || w->pid != getpid())
+	if (w->joined || !lv_worker_is_ours(w))
 		return 0;
 	ask_to_end(w);
 	if (!lv_worker_await(w, &w->started, 1, lv_deadline(w->ctx, timeout_ms)))
@@ -220,7 +253,9 @@ int libvhost_worker_stop(struct libvhost_worker *w, uint32_t timeout_ms)
 
 	if (!w || timeout_ms > LV_TIMEOUT_MAX_MS)
 		return -EINVAL;
-	pthread_mutex_lock(&w->host_lock);
+	rc = lv_worker_lock(w);
+	if (rc < 0)
+		return rc;
 	rc = stop(w, timeout_ms);
 	pthread_mutex_unlock(&w->host_lock);
 	return rc;
@@ -228,12 +263,13 @@ int libvhost_worker_stop(struct libvhost_worker *w, uint32_t timeout_ms)
 
 void libvhost_worker_free(struct libvhost_worker *w)
 {
-	if (!w)
+	if (!w || lv_worker_is_self(w)) /* a thread cannot wait for its own end */
 		return;
-	if (!w->joined && w->pid == getpid()) {
-		ask_to_end(w);
-		pthread_join(w->thread, NULL);
-	}
+	while (stop(w, LV_TIMEOUT_MAX_MS) < 0)
+		;
+	for (uint32_t i = 0; i < LV_WORKER_QUEUES; i++)
+		if (w->posts[i].vq)
+			w->posts[i].vq->worker = NULL;
 	destroy(w);
 }
 

@@ -11,6 +11,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <sys/types.h>
+#include <unistd.h>
 #include <vhost/event.h>
 #include <vhost/worker.h>
 #include "core/ctx.h"
@@ -127,6 +128,9 @@ struct libvhost_worker {
 /* libvhost_worker_add_vq() with all there is to say about the queue. */
 int lv_worker_add(struct libvhost_worker *w, const struct lv_slot *queue, uint32_t timeout_ms);
 
+/* libvhost_worker_add_fd() of what nobody reads from: an epoll set. */
+int lv_worker_add_fd(struct libvhost_worker *w, int fd, libvhost_fd_fn fn, void *arg, uint32_t timeout_ms);
+
 /* The thread's main loop; returns when stop is set. */
 void lv_loop_run(struct libvhost_worker *w);
 
@@ -147,12 +151,27 @@ bool lv_fds_failure(struct libvhost_worker *w, struct libvhost_event *event);
 /* Why epoll refused a descriptor: records it. what: "kick descriptor". */
 int lv_worker_watch(struct libvhost_worker *w, const char *what, int fd, uint32_t data);
 
-/* Whether the thread has left the loop: nothing of it is touched by the worker any more. */
+/* Whether this process has the thread. A forked child shares only its descriptors, which stay the parent's. */
+static inline bool lv_worker_is_ours(const struct libvhost_worker *w)
+{
+	return w->pid == getpid();
+}
+/* Whether the thread has left the loop, or never was here: nothing is touched by the worker any more. */
 static inline bool lv_worker_ended(struct libvhost_worker *w)
 {
-	return atomic_load(&w->started) < 0;
+	return atomic_load(&w->started) < 0 || !lv_worker_is_ours(w);
 }
+/* Undoes lv_worker_watch(). */
+void lv_worker_unwatch(struct libvhost_worker *w, int fd);
 int lv_worker_is_gone(struct libvhost_worker *w); /* records and returns -ESRCH */
+
+/* Whether this is the worker's own thread: what waits for the worker would wait for ever there. */
+static inline bool lv_worker_is_self(struct libvhost_worker *w)
+{
+	return atomic_load(&w->started) > 0 && pthread_equal(w->thread, pthread_self());
+}
+/* Takes host_lock. 0, or -EBUSY (recorded) on the worker's own thread. */
+int lv_worker_lock(struct libvhost_worker *w);
 
 /* Executes a posted message, if any, on the worker. */
 void lv_mail_take(struct libvhost_worker *w);

@@ -259,7 +259,7 @@ TEST(worker_end, stop_has_a_deadline)
 	struct bench b = setup(8, 0, LIBVHOST_WORKER_NO_WINDOW);
 	struct libvhost_error e = {.size = sizeof(e)};
 	static atomic_int flag;
-	int fd = eventfd(0, EFD_CLOEXEC);
+	int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 
 	add(&b, b.r.kick, stuck, &flag);
 	while (!atomic_load(&flag))
