@@ -41,11 +41,30 @@ void lv_listener_close(struct libvhost_backend *b)
 	b->listener = -1;
 }
 
+/* What is wrong with a path, and what may be said of it: the rest is the system's own word. */
+static const struct {
+	int from, to;
+	const char *why;
+} refusals[] = {
+	{-EADDRINUSE, -EADDRINUSE, "somebody listens there; end that one, or give another path"},
+	{-EACCES, -EACCES, "no permission to make a socket in that folder, or to see what is there"},
+	{-EROFS, -EROFS, "the file system is read-only"},
+	{-ENOSPC, -ENOSPC, "the file system is full"},
+	{-EINVAL, -EINVAL, "the path is empty"},
+	{-ENAMETOOLONG, -EINVAL, "the path is longer than the 107 bytes that a socket's may have"},
+	{-ENOTSOCK, -EINVAL, "a file that is no socket is in the way"},
+	{-EPROTOTYPE, -EINVAL, "a socket of another kind is in the way"},
+	{-ENOENT, -EINVAL, "its folder is missing"},
+	{-ENOTDIR, -EINVAL, "its folder is not one"},
+};
+
 static int refuse_path(struct libvhost_backend *b, int rc, const char *path)
 {
-	if (rc == -ENAMETOOLONG || rc == -ENOTSOCK || rc == -ENOENT || rc == -ENOTDIR)
-		rc = -EINVAL;
-	return lv_fail(&b->err, rc, LIBVHOST_EK_CONNECT, "back-end: cannot listen on %s: %s", path, lv_errno_name(-rc));
+	for (size_t i = 0; i < sizeof(refusals) / sizeof(*refusals); i++)
+		if (refusals[i].from == rc)
+			return lv_fail(&b->err, refusals[i].to, LIBVHOST_EK_CONNECT,
+				       "back-end: cannot listen on '%.200s': %s", path, refusals[i].why);
+	return lv_fail_sys(&b->err, -rc, "back-end: cannot listen on '%.200s': %s", path, lv_errno_name(-rc));
 }
 
 int lv_listener_check_free(struct libvhost_backend *b)

@@ -25,6 +25,13 @@ if [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null; then
 	check "no permission" sh -c \
 		'! setpriv --reuid 65534 --clear-groups "$1" probe "user:$2" 2>"$3" && grep -q EACCES "$3"' \
 		sh "$vhostctl" "$work/locked/s" "$work/file"
+	check "serve: no permission to make the socket" sh -c \
+		'! setpriv --reuid 65534 --clear-groups "$1" serve blk --socket "$2" --ram 1M 2>"$3" && grep -q "no permission" "$3"' \
+		sh "$vhostctl" "$work/locked/t" "$work/file"
+	check "serve: no permission to make the tap" sh -c \
+		'! setpriv --reuid 65534 --clear-groups "$1" serve net --socket "$2" --tap lv-none 2>"$3" && grep -q "tap lv-none: .*permitted" "$3"' \
+		sh "$vhostctl" "$work/s" "$work/file"
+	: >"$work/file"
 fi
 for bad in 0 -1 1.5 x 99999999999999999999 1Q 512E; do
 	complains "blk-test --size $bad" "--size" blk-test --size=$bad user:x
@@ -40,8 +47,23 @@ complains "serve with two stores" "one of --file, --ram and --null" serve blk --
 complains "serve with a store and with none" "one of --file, --ram and --null" serve blk --socket "$work/s" --ram 1M --null 1M
 complains "serve: no such file" "$work/none" serve blk --socket "$work/s" --file "$work/none"
 complains "serve: a directory as store" "$work/dir" serve blk --socket "$work/s" --file "$work/dir"
-complains "serve: socket in no folder" "$work/none/s" serve blk --quiet --socket "$work/none/s" --ram 1M
-complains "serve: socket path is a regular file" "$work/file" serve blk --quiet --socket "$work/file" --ram 1M
+complains "serve: socket in no folder" "$work/none/s': its folder is missing" serve blk --socket "$work/none/s" --ram 1M
+complains "serve: socket path is a regular file" "$work/file': a file that is no socket" serve blk --socket "$work/file" --ram 1M
+complains "serve: socket path is a directory" "$work/dir': a file that is no socket" serve blk --socket "$work/dir" --ram 1M
+complains "serve: no socket path" "path is empty" serve blk --socket "" --ram 1M
+complains "serve: a path longer than a socket address" "longer than the 107 bytes" serve blk --socket "/$(printf '%0200d' 0)" --ram 1M
+complains "serve: a socket that cannot be in a file system" "cannot listen on '/proc/s'" serve blk --socket /proc/s --ram 1M
+"$vhostctl" serve blk --socket "$work/used" --ram 1M >"$work/out.served" 2>&1 &
+served=$!
+check "serve: it says so when it listens" timeout 20 sh -c 'until grep -q ^serving "$1"; do sleep 0.05; done' sh "$work/out.served"
+complains "serve: a socket in use" "$work/used': somebody listens there" serve blk --socket "$work/used" --ram 1M
+kill $served
+check "serve: ended by a signal it leaves no socket" timeout 20 sh -c 'until [ ! -e "$1" ]; do sleep 0.05; done' sh "$work/used"
+wait $served
+complains "serve console from a file" "$work/file is no terminal, pipe or socket" serve console --socket "$work/s" --input "$work/file"
+timeout 2 "$vhostctl" serve blk --connect --socket "$work/none" --ram 1M >"$work/out.connect" 2>&1
+check "serve --connect names whom it cannot reach, once" \
+	sh -c '[ "$(grep -c "cannot connect to $2: ENOENT; tried again" "$1")" = 1 ]' sh "$work/out.connect" "$work/none"
 complains "trace without a URI" "two arguments" trace "$work/s"
 complains "freeze without a file" "a file is missing" freeze
 complains "freeze without a URI" "a URI is missing" freeze "$work/snap"

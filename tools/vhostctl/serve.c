@@ -158,18 +158,37 @@ static void announce(const struct args *a, struct libvhost_backend *backend)
 	fflush(stdout);
 }
 
-static int loop(const struct args *a, struct libvhost_backend *backend)
+/* What no event tells: a front-end that cannot be reached, or accepted. Once until it is something else. */
+static void report(const struct args *a, struct libvhost_backend *backend, char *last)
 {
-	struct libvhost_event event;
-	int rc =
+	struct libvhost_error e = {.size = sizeof(e)};
+
+	if (a->quiet || libvhost_backend_error(backend, &e) < 0 || !strcmp(e.text, last) ||
+	    (e.kind != LIBVHOST_EK_SYSTEM && e.kind != LIBVHOST_EK_FD_LIMIT))
+		return;
+	snprintf(last, LIBVHOST_ERROR_TEXT, "%s", e.text);
+	fprintf(stderr, "%s\n", last);
+}
+
+static int open_door(const struct args *a, struct libvhost_backend *backend)
+{
+	const int rc =
 		a->connect ? libvhost_backend_connect(backend, a->socket) : libvhost_backend_listen(backend, a->socket);
 
-	if (rc < 0)
-		return complain_backend(backend, a->connect ? "connect" : "listen", rc);
+	return rc < 0 ? complain_backend(backend, a->connect ? "connect" : "listen", rc) : 0;
+}
+
+static int loop(const struct args *a, struct libvhost_backend *backend)
+{
+	char last[LIBVHOST_ERROR_TEXT] = "";
+	struct libvhost_event event;
+	int rc;
+
 	while (!interrupted) {
 		rc = libvhost_backend_dispatch(backend, 500);
 		if (rc < 0)
 			return complain_backend(backend, "dispatch", rc);
+		report(a, backend, last);
 		while (libvhost_backend_next_event(backend, &event) == 1) {
 			if (!a->quiet && event.text[0])
 				fprintf(stderr, "%s\n", event.text);
@@ -186,6 +205,8 @@ static int bind_and_loop(const struct args *a, struct libvhost_backend *backend)
 
 	if (rc < 0)
 		return complain_backend(backend, "device", rc);
+	if (open_door(a, backend))
+		return 1;
 	announce(a, backend);
 	return loop(a, backend);
 }
