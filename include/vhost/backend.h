@@ -6,11 +6,14 @@
  *
  * Functions may be called from any thread; libvhost_backend_free() must be the last one. They wait for the time they
  * are given and, where a front-end's message or a running queue is dealt with, for libvhost_backend_opts.timeout_ms. In
- * a callback on the dispatching thread they return -EBUSY, but for libvhost_backend_error(), _worker() and
- * _worker_status(), and in ops.on_request for libvhost_backend_request() and _next_event(), too. A handler on a worker
- * calls none of them, see libvhost_ring_fn. What is not said below: a NULL argument is -EINVAL, and a system call
- * without descriptors or memory is -EMFILE, -ENFILE or -ENOMEM. The text of an error is in libvhost_backend_error(), of
- * libvhost_backend_new() in the context.
+ * a callback on the dispatching thread they return -EBUSY, and libvhost_backend_free() does nothing, but for
+ * libvhost_backend_error(), _worker() and _worker_status(), and in ops.on_request for libvhost_backend_request() and
+ * _next_event(), too. A handler on a worker calls none of them, see libvhost_ring_fn, and is told -EBUSY likewise. What
+ * is not said below: a NULL argument is -EINVAL, and a system call without descriptors or memory is -EMFILE, -ENFILE or
+ * -ENOMEM. The text of an error is in libvhost_backend_error(), of libvhost_backend_new() in the context.
+ *
+ * Workers stay with the process that made them: in a forked child only libvhost_backend_free() is of use, which leaves
+ * the parent's front-end and socket file alone.
  */
 #ifndef LIBVHOST_BACKEND_H
 #define LIBVHOST_BACKEND_H
@@ -132,7 +135,7 @@ LIBVHOST_API LIBVHOST_MUST_CHECK int libvhost_backend_new(struct libvhost_ctx *c
  * Ends the device with a deadline (0 = the context's time limit): nobody can connect any more, the connection is
  * closed, all queues are taken back and the workers end. Requests that handlers keep stay unanswered: a driver that
  * must not lose them stops its queues before. Afterwards only events and errors can be taken and the back-end freed,
- * which takes no time; everything else, a dispatch that waits included, ends with -ESHUTDOWN.
+ * which takes no time; what would do or change something, a dispatch that waits included, ends with -ESHUTDOWN.
  * @return 0, also when it was stopped before; -ETIMEDOUT (a handler does not return: call again); -EBUSY; -EINVAL.
  * Since 0.1.
  */
@@ -185,8 +188,8 @@ LIBVHOST_API int libvhost_backend_inproc(struct libvhost_backend *backend, struc
  * @return descriptor; -EINVAL; -EBUSY. Since 0.1. */
 LIBVHOST_API int libvhost_backend_fd(struct libvhost_backend *backend);
 
-/** Accepts, reads and answers control messages; waits up to @p timeout_ms for the first of them. With
- * LIBVHOST_BACKEND_CONTROL_WORKER it waits for events and makes connections only. One thread at a time.
+/** Accepts, reads and answers control messages; waits up to @p timeout_ms for the first of them, here 0 = not at all.
+ * With LIBVHOST_BACKEND_CONTROL_WORKER it waits for events and makes connections only. One thread at a time.
  * @return 0, also when nothing came; -EBUSY (another thread dispatches); -EINVAL (timeout_ms above an hour);
  * -ESHUTDOWN. Since 0.1. */
 LIBVHOST_API int libvhost_backend_dispatch(struct libvhost_backend *backend, uint32_t timeout_ms);
@@ -199,7 +202,7 @@ LIBVHOST_API int libvhost_backend_dispatch(struct libvhost_backend *backend, uin
  * front-end that just goes does not wait: requests that are kept over a dispatch are forgotten, and their memory is
  * gone, as soon as this call returns another queue, or none.
  * @return 0; -ENODATA (not started); -EBADMSG (broken); -EINVAL (no such queue, or made without PULL); -EBUSY (from a
- * callback). Since 0.1.
+ * callback); -ESHUTDOWN. Since 0.1.
  */
 LIBVHOST_API int libvhost_backend_queue(struct libvhost_backend *backend, uint32_t queue, struct libvhost_vq **vq,
 					int *kick_fd);
@@ -210,14 +213,15 @@ LIBVHOST_API int libvhost_backend_next_event(struct libvhost_backend *backend, s
 
 /** Replaces the first @p len bytes of configuration space and tells the front-end, if there is one that wants to know.
  * Never waits: any number of changes is one message. @return 0; -EINVAL (len is 0 or above
- * libvhost_backend_opts.config_len); -EBUSY. Since 0.1. */
+ * libvhost_backend_opts.config_len); -EBUSY; -ESHUTDOWN. Since 0.1. */
 LIBVHOST_API int libvhost_backend_set_config(struct libvhost_backend *backend, const void *config, uint32_t len);
 
 /**
  * Sends one back-end request (LIBVHOST_OP_BACKEND_*) to the connected front-end and waits for its answer if there is
  * one.
  * @return 0; -ENOTCONN (no front-end, or it gave no back-end channel); -EINVAL (not such a request, or not one that can
- * be said); -EIO (refused); -ETIMEDOUT, -EPROTO, -ECONNRESET, -EPIPE (the channel is closed now); -ENOMEM. Since 0.1.
+ * be said); -EIO (refused); -ETIMEDOUT, -EPROTO, -ECONNRESET, -EPIPE (the channel is closed now); -ENOMEM; -ESHUTDOWN.
+ * Since 0.1.
  */
 LIBVHOST_API int libvhost_backend_request(struct libvhost_backend *backend, struct libvhost_req *req,
 					  uint32_t timeout_ms);
@@ -227,8 +231,8 @@ LIBVHOST_API int libvhost_backend_request(struct libvhost_backend *backend, stru
  * queue waits for it, while it serves it; what was readable before counts. The handler reads, and returns
  * LIBVHOST_TURN_WAIT while there is nothing to read. One descriptor per queue; @p fd is borrowed until the back-end is
  * freed or another is given, must be non-blocking and may belong to one queue only; -1 = none.
- * @return 0; -EINVAL (queue, fd cannot be waited for, or made with LIBVHOST_BACKEND_PULL); -EBUSY (the queue runs).
- * Since 0.1.
+ * @return 0; -EINVAL (queue; fd blocks, cannot be waited for or is another queue's; made with LIBVHOST_BACKEND_PULL);
+ * -EBUSY (the queue runs); -ESHUTDOWN. Since 0.1.
  */
 LIBVHOST_API int libvhost_backend_watch_fd(struct libvhost_backend *backend, uint32_t queue, int fd);
 

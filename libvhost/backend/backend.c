@@ -14,6 +14,7 @@
 #include "core/opts.h"
 #include "core/sanitize.h"
 #include "vring/vring.h"
+#include "worker/worker.h"
 
 #define F(bit)		    (1ull << (bit))
 #define F_PROTOCOL_FEATURES F(30)
@@ -25,19 +26,50 @@
 #define DEFAULT_STATE (1u << 20)
 #define MAX_STATE     (1u << 30)
 
+#define BRIDGE_LOOK_US 200
+
 static int own_callback(struct libvhost_backend *b)
 {
 	return lv_fail(&b->err, -EBUSY, LIBVHOST_EK_BUSY, "back-end: called from its own callback");
 }
 
-int lv_backend_lock(struct libvhost_backend *b)
+/* Whoever holds the lock may be waiting for this thread. */
+static int check_thread(struct libvhost_backend *b)
 {
-	int rc;
+	for (uint32_t i = 0; b->workers && i < b->opts.num_workers; i++)
+		if (b->workers[i] && lv_worker_is_self(b->workers[i]))
+			return lv_fail(&b->err, -EBUSY, LIBVHOST_EK_BUSY,
+				       "back-end: called from a handler on worker %u; leave it to a thread of the host",
+				       i);
+	return 0;
+}
 
+int lv_backend_lock_bridge(struct libvhost_backend *b)
+{
+	int rc = check_thread(b);
+
+	if (rc < 0)
+		return rc;
 	atomic_fetch_add(&b->waiting, 1);
 	rc = pthread_mutex_lock(&b->lock);
 	atomic_fetch_sub(&b->waiting, 1);
 	return rc ? own_callback(b) : 0;
+}
+
+/* on_request runs without the lock, so that somebody else has to remember whose callback it is. */
+static int refuse_bridge(struct libvhost_backend *b)
+{
+	if (!b->bridging || !pthread_equal(b->bridge, pthread_self()))
+		return 0;
+	lv_backend_unlock(b);
+	return own_callback(b);
+}
+
+int lv_backend_lock(struct libvhost_backend *b)
+{
+	const int rc = lv_backend_lock_bridge(b);
+
+	return rc < 0 ? rc : refuse_bridge(b);
 }
 
 /* The thread sanitizers of gcc 12 and clang 14 do not know the lock by the monotonic clock. */
@@ -56,12 +88,20 @@ static int lock_until(pthread_mutex_t *lock, const struct timespec *until)
 #endif
 }
 
-int lv_backend_lock_within(struct libvhost_backend *b, uint64_t deadline)
+static int callback_is_late(struct libvhost_backend *b)
+{
+	return lv_fail(&b->err, -ETIMEDOUT, LIBVHOST_EK_TIMEOUT,
+		       "back-end: a message is being handled and its callback does not return; call again");
+}
+
+static int lock_within(struct libvhost_backend *b, uint64_t deadline)
 {
 	const uint32_t left = lv_backend_left_ms(b, deadline);
 	struct timespec until;
-	int rc;
+	int rc = check_thread(b);
 
+	if (rc < 0)
+		return rc;
 	clock_gettime(LOCK_CLOCK, &until);
 	until.tv_sec += left / 1000;
 	until.tv_nsec += left % 1000 * (long)LV_NS_PER_MS;
@@ -73,9 +113,22 @@ int lv_backend_lock_within(struct libvhost_backend *b, uint64_t deadline)
 	rc = lock_until(&b->lock, &until);
 	atomic_fetch_sub(&b->waiting, 1);
 	if (rc == ETIMEDOUT)
-		return lv_fail(&b->err, -ETIMEDOUT, LIBVHOST_EK_TIMEOUT,
-			       "back-end: a message is being handled and its callback does not return; call again");
-	return rc ? own_callback(b) : 0;
+		return callback_is_late(b);
+	return rc ? own_callback(b) : refuse_bridge(b);
+}
+
+/* Not while on_request runs either: it uses the message, its descriptors and the front-end's channel. */
+int lv_backend_lock_within(struct libvhost_backend *b, uint64_t deadline)
+{
+	int rc;
+
+	while ((rc = lock_within(b, deadline)) == 0 && b->bridging) {
+		lv_backend_unlock(b);
+		if (!lv_left_ms(b->ctx, deadline))
+			return callback_is_late(b);
+		nanosleep(&(struct timespec){.tv_nsec = BRIDGE_LOOK_US * 1000}, NULL);
+	}
+	return rc;
 }
 
 void lv_backend_unlock(struct libvhost_backend *b)
@@ -134,18 +187,36 @@ void lv_backend_reports(struct libvhost_backend *b)
 		}
 }
 
+/* What is wrong with one of the options by itself, NULL = nothing. */
+static const char *out_of_range(const struct libvhost_backend_opts *o)
+{
+	if (o->flags & ~(LIBVHOST_BACKEND_REQUIRE_SEALS | LIBVHOST_BACKEND_CONTROL_WORKER | LIBVHOST_BACKEND_PULL))
+		return "flags has unknown bits";
+	if (!o->num_queues || o->num_queues > LIBVHOST_MAX_QUEUES)
+		return "num_queues must be 1 to 256";
+	if (o->max_regions && (o->max_regions < 8 || o->max_regions > LIBVHOST_MAX_REGIONS))
+		return "max_regions must be 8 to 512, or 0 for 509";
+	if (o->timeout_ms > LV_TIMEOUT_MAX_MS)
+		return "timeout_ms is above an hour";
+	if (o->num_workers > MAX_WORKERS)
+		return "num_workers is above 64";
+	if (!o->ops && !(o->flags & LIBVHOST_BACKEND_PULL))
+		return "ops is missing";
+	if (o->config_len > LV_BACKEND_CONFIG)
+		return "config_len is above 256";
+	return o->config_len && !o->config ? "config_len without config" : NULL;
+}
+
 static int check_opts(struct libvhost_ctx *ctx, const struct libvhost_backend_opts *o)
 {
-	if (o->flags & ~(LIBVHOST_BACKEND_REQUIRE_SEALS | LIBVHOST_BACKEND_CONTROL_WORKER | LIBVHOST_BACKEND_PULL) ||
-	    !o->num_queues || o->num_queues > LIBVHOST_MAX_QUEUES ||
-	    (o->max_regions && (o->max_regions < 8 || o->max_regions > LIBVHOST_MAX_REGIONS)) ||
-	    o->timeout_ms > LV_TIMEOUT_MAX_MS || o->num_workers > MAX_WORKERS ||
-	    (!o->ops && !(o->flags & LIBVHOST_BACKEND_PULL)) || o->config_len > LV_BACKEND_CONFIG ||
-	    (o->config_len && !o->config))
+	const char *wrong = out_of_range(o);
+
+	if (wrong)
 		return lv_fail(&ctx->err, -EINVAL, LIBVHOST_EK_ARGUMENT,
-			       "back-end: flags %#x, %u queues, %u regions, %u ms, %u workers, %u bytes of "
-			       "configuration: out of range, or ops missing",
-			       o->flags, o->num_queues, o->max_regions, o->timeout_ms, o->num_workers, o->config_len);
+			       "back-end: %s (flags %#x, %u queues, %u regions, %u ms, %u workers, %u bytes of "
+			       "configuration)",
+			       wrong, o->flags, o->num_queues, o->max_regions, o->timeout_ms, o->num_workers,
+			       o->config_len);
 	if (o->state_max > MAX_STATE || o->reserved)
 		return lv_fail(&ctx->err, -EINVAL, LIBVHOST_EK_ARGUMENT,
 			       "back-end: %u bytes of device state, reserved %u: at most 1 GiB, and 0", o->state_max,
@@ -159,12 +230,13 @@ static int check_opts(struct libvhost_ctx *ctx, const struct libvhost_backend_op
 
 static int take_opts(struct libvhost_backend *b, const struct libvhost_backend_opts *opts)
 {
-	int rc = LV_OPTS_READ(&b->ctx->err, &b->opts, opts);
+	int rc = lv_opts_read(&b->ctx->err, &b->opts, sizeof(b->opts), sizeof(b->opts), opts, "libvhost_backend_opts");
 
 	if (rc == 0)
 		rc = check_opts(b->ctx, &b->opts);
 	if (rc == 0 && b->opts.ops)
-		rc = LV_OPTS_READ(&b->ctx->err, &b->ops, b->opts.ops);
+		rc = lv_opts_read(&b->ctx->err, &b->ops, sizeof(b->ops), sizeof(b->ops), b->opts.ops,
+				  "libvhost_backend_ops");
 	if (rc == 0 && lv_pulled(b))
 		rc = lv_pull_check(b, &b->opts);
 	if (rc == 0)
@@ -254,6 +326,7 @@ int libvhost_backend_new(struct libvhost_ctx *ctx, const struct libvhost_backend
 	b->ctx = lv_ctx_ref(ctx);
 	lv_errslot_init(&b->err);
 	init_lock(&b->lock);
+	b->pid = getpid();
 	b->listener = b->epoll_fd = b->timer_fd = b->host_fd = -1;
 	b->session.b = b;
 	b->session.channel = -1;
@@ -276,11 +349,25 @@ int libvhost_backend_new(struct libvhost_ctx *ctx, const struct libvhost_backend
 	return 0;
 }
 
+/* What a forked child has of the parent's is closed and nothing else: not the socket file, which is the parent's, nor
+ * entries of an epoll set that both have. Whoever held the lock is not here. */
+static void let_go_of_parent(struct libvhost_backend *b)
+{
+	lv_fd_close(b->epoll_fd);
+	b->epoll_fd = -1;
+	b->unlinks = false;
+	init_lock(&b->lock);
+}
+
 void libvhost_backend_free(struct libvhost_backend *b)
 {
-	if (!b)
+	if (b && b->pid != getpid())
+		let_go_of_parent(b);
+	if (!b || lv_backend_lock(b) < 0) /* a callback cannot end what it is called from */
 		return;
-	lv_control_free(b);
+	lv_backend_unlock(b);
+	lv_control_free(b); /* it may be waiting for the lock */
+	pthread_mutex_lock(&b->lock);
 	lv_conn_close(b, 0, "the back-end ends");
 	lv_session_close(&b->session, 1);
 	for (uint32_t i = 0; b->workers && i < b->opts.num_workers; i++)
@@ -293,6 +380,7 @@ void libvhost_backend_free(struct libvhost_backend *b)
 	lv_listener_close(b);
 	lv_fd_close(b->timer_fd);
 	lv_fd_close(b->epoll_fd);
+	lv_backend_unlock(b);
 	pthread_mutex_destroy(&b->lock);
 	lv_errslot_destroy(&b->err);
 	libvhost_ctx_free(b->ctx);
@@ -305,7 +393,7 @@ int libvhost_backend_next_event(struct libvhost_backend *b, struct libvhost_even
 
 	if (!b || !event)
 		return -EINVAL;
-	rc = lv_backend_lock(b);
+	rc = lv_backend_lock_bridge(b);
 	if (rc < 0)
 		return rc;
 	rc = b->event_count > 0;
@@ -330,6 +418,11 @@ int libvhost_backend_set_config(struct libvhost_backend *b, const void *config, 
 	rc = lv_backend_lock(b);
 	if (rc < 0)
 		return rc;
+	rc = lv_backend_check_alive(b);
+	if (rc < 0) {
+		lv_backend_unlock(b);
+		return rc;
+	}
 	if (!len || len > b->opts.config_len) {
 		rc = lv_fail(&b->err, -EINVAL, LIBVHOST_EK_ARGUMENT,
 			     "back-end: %u bytes of configuration, the device was made with %u", len,

@@ -25,9 +25,12 @@ int lv_bridge_handle(struct lv_session *s, struct libvhost_req *req)
 
 	if (rc < 0)
 		return rc;
+	b->bridge = pthread_self();
+	b->bridging = true;
 	lv_backend_unlock(b);
 	rc = b->ops.on_request(b->opts.arg, req);
-	lv_backend_lock(b);
+	lv_backend_lock_bridge(b);
+	b->bridging = false;
 	if (rc > 0)
 		rc = -EIO;
 	if (rc == 0)
@@ -138,13 +141,14 @@ int libvhost_backend_request(struct libvhost_backend *b, struct libvhost_req *re
 	if (!row || row->inbound == LV_INBOUND_NONE)
 		return lv_fail(&b->err, -EINVAL, LIBVHOST_EK_ARGUMENT, "back-end: %s is not a request of the back-end",
 			       libvhost_op_name(req->op));
-	rc = lv_backend_lock(b);
+	rc = lv_backend_lock_bridge(b);
 	if (rc < 0)
 		return rc;
-	if (b->session.channel < 0) {
+	rc = lv_backend_check_alive(b);
+	if (rc == 0 && b->session.channel < 0) {
 		rc = lv_fail(&b->err, -ENOTCONN, LIBVHOST_EK_STATE,
 			     "back-end: %s not sent: no front-end gave a back-end channel", row->name);
-	} else {
+	} else if (rc == 0) {
 		rc = exchange(b, req, lv_deadline(b->ctx, timeout_ms));
 		if (rc < 0)
 			lv_fail(&b->err, rc, rc == -EIO ? LIBVHOST_EK_REFUSED : LIBVHOST_EK_DISCONNECTED,

@@ -111,10 +111,13 @@ struct lv_client {
 struct libvhost_backend {
 	struct libvhost_ctx *ctx;
 	struct lv_errslot err;
+	pid_t pid;	      /* of the process that made it */
 	pthread_mutex_t lock; /* error-checking: a callback that calls back gets -EBUSY */
 	atomic_uint waiting;  /* threads of the host that want it */
 	bool dispatching;
-	bool stopped; /* libvhost_backend_stop() was called */
+	bool bridging;	  /* on_request runs: the lock is open, and the message it looks at stays */
+	pthread_t bridge; /* on this thread */
+	bool stopped;	  /* libvhost_backend_stop() was called */
 	struct libvhost_backend_opts opts;
 	struct libvhost_backend_ops ops;
 	uint64_t features, protocol_features; /* offered */
@@ -145,6 +148,8 @@ static inline bool lv_pulled(const struct libvhost_backend *b)
 }
 
 int lv_backend_lock(struct libvhost_backend *b);
+/* The same for what ops.on_request may do. */
+int lv_backend_lock_bridge(struct libvhost_backend *b);
 /* The same with a deadline, for who must not wait for a callback: -ETIMEDOUT. */
 int lv_backend_lock_within(struct libvhost_backend *b, uint64_t deadline);
 void lv_backend_unlock(struct libvhost_backend *b);

@@ -185,7 +185,7 @@ static int drain(struct lv_session *s, struct lv_ring *ring, uint64_t deadline)
 	if (lv_pulled(s->b))
 		return lv_pull_drain(s, ring);
 	while ((rc = lv_ring_pause(s, ring, lv_backend_left_ms(s->b, deadline))) == 0) {
-		if (!ring->vq->in_flight || ring->vq->broken || !lv_left_ms(s->b->ctx, deadline))
+		if (!ring->vq->in_flight || ring->vq->broken || ring->broken || !lv_left_ms(s->b->ctx, deadline))
 			return 0;
 		if (lv_ring_lend(s, ring, true, lv_backend_left_ms(s->b, deadline)) < 0)
 			return 0;
@@ -200,7 +200,7 @@ static void begin_drain(struct lv_session *s, struct lv_ring *ring, uint64_t dea
 	if (!drains(s, ring) || !ring->on_worker || ring->draining || lv_pulled(s->b) ||
 	    lv_ring_pause(s, ring, lv_backend_left_ms(s->b, deadline)) < 0)
 		return;
-	if (ring->vq->in_flight && !ring->vq->broken)
+	if (ring->vq->in_flight && !ring->vq->broken && !ring->broken)
 		lv_ring_lend(s, ring, true, lv_backend_left_ms(s->b, deadline));
 }
 

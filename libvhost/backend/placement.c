@@ -55,6 +55,8 @@ static int change_worker(struct libvhost_backend *b, struct lv_ring *ring, uint3
 	if (rc < 0)
 		return rc;
 	b->worker_of[ring->index] = (uint8_t)worker;
+	if (ring->broken) /* its handler had given up, which turned out only now */
+		return 0;
 	rc = lv_ring_lend(&b->session, ring, drain, lv_backend_left_ms(b, deadline));
 	if (rc == 0)
 		return 0;

@@ -65,7 +65,7 @@ int libvhost_backend_queue(struct libvhost_backend *b, uint32_t queue, struct li
 	if (!lv_pulled(b) || queue >= b->opts.num_queues)
 		rc = lv_fail(&b->err, -EINVAL, LIBVHOST_EK_ARGUMENT,
 			     "back-end: no queue %u, or made without LIBVHOST_BACKEND_PULL", queue);
-	else
+	else if ((rc = lv_backend_check_alive(b)) == 0)
 		rc = find_queue(b, queue, vq, kick_fd);
 	lv_backend_unlock(b);
 	return rc;

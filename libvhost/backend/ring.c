@@ -125,6 +125,18 @@ static int serve(void *arg, struct libvhost_vq *vq)
 	return b->ops.serve(b->opts.arg, vq->opts.index, vq);
 }
 
+/* The worker has said why, and does not know whose queue it was. */
+static int name_worker(struct libvhost_backend *b, uint32_t queue, int rc)
+{
+	struct libvhost_error e = {.size = sizeof(e)};
+	struct lv_where where = LV_WHERE_NONE;
+
+	where.queue = queue;
+	libvhost_worker_error(lv_backend_worker(b, queue), &e);
+	return lv_fail_at(&b->err, rc, e.kind, &where, "back-end: queue %u cannot go to worker %u: %.300s", queue,
+			  b->worker_of[queue], e.text);
+}
+
 int lv_ring_lend(struct lv_session *s, struct lv_ring *ring, bool drain, uint32_t timeout_ms)
 {
 	const struct lv_slot slot = {.vq = ring->vq,
@@ -137,7 +149,7 @@ int lv_ring_lend(struct lv_session *s, struct lv_ring *ring, bool drain, uint32_
 	ring->draining = ring->vq->draining = drain;
 	rc = lv_pulled(s->b) ? 0 : lv_worker_add(lv_backend_worker(s->b, ring->index), &slot, timeout_ms);
 	ring->on_worker = rc == 0;
-	return rc;
+	return rc < 0 ? name_worker(s->b, ring->index, rc) : 0;
 }
 
 static void free_vq(struct lv_ring *ring)
@@ -203,12 +215,14 @@ int lv_ring_pause(struct lv_session *s, struct lv_ring *ring, uint32_t timeout_m
 	w = lv_backend_worker(s->b, ring->index);
 	rc = libvhost_worker_remove_vq(w, ring->vq, timeout_ms);
 	ring->on_worker = rc < 0;
+	if (rc == 0 && ring->vq->given_up < 0) /* its event went with it */
+		lv_ring_failed(s, ring, ring->vq->given_up);
 	if (rc == 0)
 		return 0;
 	where.queue = ring->index;
 	libvhost_worker_error(w, &e);
-	return lv_fail_at(&s->b->err, rc, LIBVHOST_EK_TIMEOUT, &where,
-			  "back-end: queue %u does not stop within %u ms: %s", ring->index, timeout_ms, e.text);
+	return lv_fail_at(&s->b->err, rc, e.kind, &where, "back-end: queue %u does not stop within %u ms: %s",
+			  ring->index, timeout_ms, e.text);
 }
 
 void lv_ring_end_drain(struct lv_session *s, struct lv_ring *ring)

@@ -138,6 +138,16 @@ static int take_fd(const struct libvhost_req *req)
 	return may_notify(req->fd) ? lv_fd_dup(req->fd) : -EINVAL;
 }
 
+/* Who pulls writes on a thread of the host, where a pipe without a reader is a SIGPIPE; a worker blocks it. */
+static int take_call(const struct lv_session *s, const struct libvhost_req *req)
+{
+	struct stat st;
+
+	if (lv_pulled(s->b) && req->flags & LIBVHOST_REQ_HAS_FD && (fstat(req->fd, &st) < 0 || st.st_mode & S_IFMT))
+		return -EINVAL;
+	return take_fd(req);
+}
+
 /* Files and devices that epoll cannot wait for are no kick descriptors, whenever the ring will start. */
 static int check_kick(struct lv_session *s, int fd)
 {
@@ -149,18 +159,35 @@ static int check_kick(struct lv_session *s, int fd)
 	return 0;
 }
 
+/* Why a handler cannot be given the descriptor to read from; NULL = it can. */
+static const char *unfit(struct libvhost_backend *b, uint32_t queue, int fd)
+{
+	const int rc = check_kick(&b->session, fd);
+
+	if (rc == -EINVAL)
+		return "cannot be waited for; give a tap, socket, pipe, terminal or timer";
+	if (rc < 0)
+		return rc == -EBADF ? "is not open" : lv_errno_name(-rc);
+	for (uint32_t q = 0; q < b->opts.num_queues; q++)
+		if (q != queue && b->watched[q] == fd)
+			return "belongs to another queue already; duplicate it";
+	return lv_fd_blocks(fd) ? "blocks; make it non-blocking (O_NONBLOCK)" : NULL;
+}
+
 static int watch_fd(struct libvhost_backend *b, uint32_t queue, int fd)
 {
 	const struct lv_ring *ring = b->session.rings ? &b->session.rings[queue] : NULL;
-	int rc = fd < 0 ? 0 : check_kick(&b->session, fd);
+	const char *why = fd < 0 ? NULL : unfit(b, queue, fd);
+	int rc = lv_backend_check_alive(b);
 
+	if (rc < 0)
+		return rc;
 	if (lv_pulled(b))
 		return lv_fail(&b->err, -EINVAL, LIBVHOST_EK_ARGUMENT,
 			       "back-end: no worker to wait for descriptors with LIBVHOST_BACKEND_PULL");
-	if (rc < 0)
-		return lv_fail(&b->err, -EINVAL, LIBVHOST_EK_ARGUMENT,
-			       "back-end: descriptor %d of queue %u cannot be waited for: %s", fd, queue,
-			       lv_errno_name(-rc));
+	if (why)
+		return lv_fail(&b->err, -EINVAL, LIBVHOST_EK_ARGUMENT, "back-end: descriptor %d for queue %u %s", fd,
+			       queue, why);
 	if (ring && ring->on_worker)
 		return lv_fail(&b->err, -EBUSY, LIBVHOST_EK_STATE, "back-end: queue %u runs; give descriptors before",
 			       queue);
@@ -227,7 +254,7 @@ int lv_ring_set_call(struct lv_session *s, struct libvhost_req *req)
 
 	if (!ring)
 		return -EINVAL;
-	fd = take_fd(req);
+	fd = take_call(s, req);
 	rc = fd < -1 ? fd : lv_ring_pause(s, ring, lv_session_left_ms(s));
 	if (rc < 0) {
 		lv_fd_close(fd);

@@ -141,13 +141,14 @@ int libvhost_backend_dispatch(struct libvhost_backend *b, uint32_t timeout_ms)
 	rc = lv_backend_lock(b);
 	if (rc < 0)
 		return rc;
-	if (b->control)
+	rc = lv_backend_check_alive(b); /* who stopped it has ended the wait */
+	if (rc == 0 && b->control)
 		host_turn(b);
-	else
+	else if (rc == 0)
 		lv_backend_turn(b);
 	b->dispatching = false;
 	lv_backend_unlock(b);
-	return 0;
+	return rc;
 }
 
 int libvhost_backend_fd(struct libvhost_backend *b)
