@@ -15,7 +15,7 @@ import tap
 
 BUILD = pathlib.Path(os.environ["top_builddir"])
 VHOSTCTL, PEER = BUILD / "tools/vhostctl/vhostctl", BUILD / "tests/hostile/peer"
-TIMEOUT_MS = 250
+TIMEOUT_MS = 500
 SLACK_S = 4  # of a busy machine; a forgotten deadline would be the usual 5 s
 MOST_MESSAGES = 100
 COMMANDS = {
