@@ -175,8 +175,16 @@ static bool drains(const struct lv_session *s, const struct lv_ring *ring)
 	return ring->vq && !ring->broken && !(handed_over && s->inflight.map);
 }
 
+/* Until when requests may take: to take the queues back takes time, too, on a busy host. */
+static uint64_t requests_end(const struct lv_session *s, uint64_t deadline)
+{
+	const uint64_t now = lv_now(s->b->ctx);
+
+	return deadline > now ? deadline - (deadline - now) / 8 : deadline;
+}
+
 /* On its worker the queue is somebody else's, so looking means taking it back. */
-static int drain(struct lv_session *s, struct lv_ring *ring, uint64_t deadline)
+static int drain(struct lv_session *s, struct lv_ring *ring, uint64_t end, uint64_t deadline)
 {
 	int rc;
 
@@ -185,7 +193,7 @@ static int drain(struct lv_session *s, struct lv_ring *ring, uint64_t deadline)
 	if (lv_pulled(s->b))
 		return lv_pull_drain(s, ring);
 	while ((rc = lv_ring_pause(s, ring, lv_backend_left_ms(s->b, deadline))) == 0) {
-		if (!ring->vq->in_flight || ring->vq->broken || ring->broken || !lv_left_ms(s->b->ctx, deadline))
+		if (!ring->vq->in_flight || ring->vq->broken || ring->broken || !lv_left_ms(s->b->ctx, end))
 			return 0;
 		if (lv_ring_lend(s, ring, true, lv_backend_left_ms(s->b, deadline)) < 0)
 			return 0;
@@ -204,15 +212,27 @@ static void begin_drain(struct lv_session *s, struct lv_ring *ring, uint64_t dea
 		lv_ring_lend(s, ring, true, lv_backend_left_ms(s->b, deadline));
 }
 
+static int drain_and_stop(struct lv_session *s, struct lv_ring *ring, uint64_t end, uint64_t deadline)
+{
+	int rc = drain(s, ring, end, deadline);
+
+	if (rc == 0)
+		rc = lv_ring_stop(s, ring, lv_backend_left_ms(s->b, deadline));
+	if (rc < 0 && rc != -EINPROGRESS)
+		lv_ring_end_drain(s, ring);
+	return rc;
+}
+
 /* Rings that finish one after another would need the sum of their times: they finish side by side. */
 int lv_rings_drain_and_stop(struct lv_session *s, uint64_t deadline, void (*stopped)(struct lv_ring *ring))
 {
+	const uint64_t end = requests_end(s, deadline);
 	int rc = 0;
 
 	for (uint32_t q = 0; q < s->b->opts.num_queues; q++)
 		begin_drain(s, &s->rings[q], deadline);
 	for (uint32_t q = 0; q < s->b->opts.num_queues; q++) {
-		const int each = lv_ring_drain_and_stop(s, &s->rings[q], deadline);
+		const int each = drain_and_stop(s, &s->rings[q], end, deadline);
 
 		if (each < 0)
 			rc = each;
@@ -224,11 +244,5 @@ int lv_rings_drain_and_stop(struct lv_session *s, uint64_t deadline, void (*stop
 
 int lv_ring_drain_and_stop(struct lv_session *s, struct lv_ring *ring, uint64_t deadline)
 {
-	int rc = drain(s, ring, deadline);
-
-	if (rc == 0)
-		rc = lv_ring_stop(s, ring, lv_backend_left_ms(s->b, deadline));
-	if (rc < 0 && rc != -EINPROGRESS)
-		lv_ring_end_drain(s, ring);
-	return rc;
+	return drain_and_stop(s, ring, requests_end(s, deadline), deadline);
 }
