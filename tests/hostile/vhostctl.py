@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 """vhostctl with a back-end that dies or falls silent at each message in turn: it ends in time, with one line on standard
 error and exit status 1. And its own fault injection: each request of a device's life fails once."""
+import ctypes
 import json
 import os
 import pathlib
@@ -134,12 +135,54 @@ def faults(folder):
         serve.terminate()
 
 
+PTRACE_SEIZE, PTRACE_INTERRUPT = 0x4206, 0x4207
+__WALL = 0x40000000
+
+
+def freeze(pid, name):
+    """Stops the process's one thread of that name, as a disk does that does not answer. Returns the thread."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    thread, = (int(task.name) for task in pathlib.Path(f"/proc/{pid}/task").iterdir()
+               if (task / "comm").read_text().strip() == name)
+    for request in (PTRACE_SEIZE, PTRACE_INTERRUPT):
+        if libc.ptrace(request, thread, None, None) < 0:
+            raise OSError(ctypes.get_errno(), "ptrace")
+    os.waitpid(thread, __WALL)
+    return thread
+
+
+def has_ended(thread):
+    """Whether it has within a minute; who traces a thread has to ask."""
+    end = time.monotonic() + 60
+    while os.waitpid(thread, __WALL | os.WNOHANG)[0] == 0:
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def stuck(folder):
+    serve = subprocess.Popen([VHOSTCTL, "serve", "blk", "--ram=1M", f"--socket={folder}/stuck"], stdout=subprocess.PIPE,
+                             stderr=subprocess.PIPE, text=True)
+    serve.stdout.readline()  # it serves
+    thread = freeze(serve.pid, "vhostctl-blk")
+    serve.terminate()
+    ended = has_ended(thread)
+    if not ended:
+        serve.kill()
+        has_ended(thread)
+    err = serve.communicate()[1]
+    good = ended and serve.returncode == 1 and err.startswith("vhostctl: stop: ") and err.count("\n") == 1
+    tap.check("serve, told to end while its worker is stuck, says so and ends", good, [f"status {serve.returncode}", err])
+
+
 def main():
     with tempfile.TemporaryDirectory(prefix="libvhost-test.") as folder:
         for command in COMMANDS:
             for how in HOW:
                 sweep(folder, command, how)
         faults(folder)
+        stuck(folder)
     tap.finish()
 
 

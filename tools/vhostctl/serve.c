@@ -242,13 +242,16 @@ static int serve(const struct args *a, struct libvhost_ctx *ctx)
 		.config_len = d->config_len,
 	};
 	struct libvhost_backend *backend;
-	int rc;
+	int rc, stopped;
 
 	snprintf(worker.name, sizeof(worker.name), "vhostctl-%s", d->name);
 	rc = libvhost_backend_new(ctx, &opts, &backend);
 	if (rc < 0)
 		return complain_ctx(ctx, "device", rc);
 	rc = bind_and_loop(a, backend);
+	stopped = libvhost_backend_stop(backend, 0);
+	if (stopped < 0) /* to free it would be to wait for what does not end, a file that does not answer, say */
+		return complain_backend(backend, "stop", stopped);
 	libvhost_backend_free(backend);
 	return rc;
 }
