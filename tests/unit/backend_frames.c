@@ -92,6 +92,32 @@ TEST(backend_frames, r014_unknown_requests_are_refused)
 	fake_free(&p);
 }
 
+/* No device of ours is behind an IOMMU: each translation is refused, one that would be right as well. */
+TEST(backend_frames, r138_translations_are_refused)
+{
+	struct {
+		uint64_t iova, size, uaddr;
+		uint8_t perm, type, zero[6];
+	} const said[] = {
+		{0, 4096, UADDR, 3, 2, {0}},
+		{0, 0, UADDR, 3, 2, {0}},
+		{UINT64_MAX - 4095, 8192, UADDR, 3, 2, {0}},
+		{0, 4096, 0, 3, 2, {0}},
+		{0, 4096, UADDR, 255, 2, {0}},
+		{0, 4096, UADDR, 3, 9, {0}},
+		{0, RAM_BYTES, 0, 0, 3, {0}},
+	};
+	struct fake p = fake_new(NULL);
+
+	handshake(&p);
+	CHECK_EQ(ring_up(&p, 0), 0);
+	for (size_t i = 0; i < sizeof(said) / sizeof(*said); i++)
+		CHECK(ask(&p, LIBVHOST_OP_IOTLB_MSG, &said[i], sizeof(said[i]), NULL, 0) < 0);
+	ring_offer(&p);
+	CHECK(ring_used(&p, 1));
+	fake_free(&p);
+}
+
 /* The lowest free descriptor: it rises with the first one that is not closed. */
 static int next_fd(void)
 {
