@@ -7,7 +7,7 @@ machine=$(gcc -dumpmachine)
 
 # toy NAME STRUCT-BODY FUNCTIONS ENUM PRIVATE-BODY: builds $work/NAME.abi
 toy() {
-	mkdir "$work/$1"
+	mkdir "$work/$1" "$work/inside-$1"
 	cat >"$work/$1/toy.h" <<-END
 		enum kind { $4 };
 		struct opts { $2 };
@@ -17,11 +17,12 @@ toy() {
 	END
 	cat >"$work/$1/toy.c" <<-END
 		#include "toy.h"
-		struct hidden { $5 };
+		#include <toy.h>
 		int toy_use(const struct opts *o, enum kind kind, struct hidden *h) { return o->a + (int)kind + h->x; }
 		$3
 	END
-	gcc -g -O2 -shared -fPIC -o "$work/$1/toy.so" "$work/$1/toy.c" && abi_write "$work/$1/toy.so" "$work/$1" "$work/$1.abi"
+	echo "struct hidden { $5 };" >"$work/inside-$1/toy.h" # another folder, the same name
+	gcc -g -O2 -shared -fPIC -I "$work/inside-$1" -o "$work/$1/toy.so" "$work/$1/toy.c" && abi_write "$work/$1/toy.so" "$work/$1" "$work/$1.abi"
 }
 old='int toy_old(void) { return 1; }'
 toy base 'int a; long b;' "$old" 'ONE = 1' 'int x;'
