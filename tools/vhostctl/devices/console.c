@@ -2,10 +2,8 @@
 /* A console with one port. Sandbox row: ring; the terminal is a descriptor that was opened before. */
 #include <errno.h>
 #include <fcntl.h>
-#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "cli.h"
@@ -53,14 +51,6 @@ static int open_or(const char *path, int flags, int otherwise)
 	return path ? open(path, flags | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, 0600) : dup(otherwise);
 }
 
-/* Something that becomes readable: a file always is, and /dev/null, too. */
-static bool can_wait(int fd)
-{
-	struct stat st;
-
-	return isatty(fd) || (fstat(fd, &st) == 0 && (S_ISFIFO(st.st_mode) || S_ISSOCK(st.st_mode)));
-}
-
 static int console_open(struct device *d, uint32_t queues)
 {
 	(void)queues;
@@ -68,7 +58,7 @@ static int console_open(struct device *d, uint32_t queues)
 	d->files[1] = open_or(console.output, O_WRONLY | O_CREAT | O_APPEND, STDOUT_FILENO);
 	if (d->files[0] < 0)
 		return complain("%s: %s", console.input ? console.input : "standard input", strerror(errno));
-	if (!can_wait(d->files[0]))
+	if (lseek(d->files[0], 0, SEEK_CUR) >= 0) /* a file, or /dev/null: always readable, so nothing to wait for */
 		return complain("%s is no terminal, pipe or socket; give one with --input",
 				console.input ? console.input : "standard input");
 	if (d->files[1] < 0)
