@@ -97,8 +97,7 @@ TEST(hostile_device, r180_a_restart_during_a_memory_change)
 			wirerig_init(&w);
 			if (table)
 				w.p.protocol_features &= ~PUPPET_PF(CONFIGURE_MEM_SLOTS);
-			wirerig_open(&w);
-			CHECK_EQ(libvhost_dev_start(w.r.dev, NULL), 0);
+			wirerig_start(&w);
 			puppet_fault(&w.p,
 				     (struct puppet_fault){.op = ops[table], .what = (enum puppet_what)what, .arg = 3});
 			CHECK_EQ(devrig_grow(&w.r, 1ull << 32, 0, &lost), 0);
@@ -120,8 +119,7 @@ TEST(hostile_device, r180_a_restart_during_the_start_of_a_log)
 
 		wirerig_init(&w);
 		w.p.features |= 1ull << 26;
-		wirerig_open(&w);
-		CHECK_EQ(libvhost_dev_start(w.r.dev, NULL), 0);
+		wirerig_start(&w);
 		puppet_fault(&w.p,
 			     (struct puppet_fault){.op = OP(SET_LOG_BASE), .what = (enum puppet_what)what, .arg = 3});
 		CHECK_EQ(libvhost_mem_log_start(w.r.g.mem, 0, &lost), 0);
@@ -144,8 +142,7 @@ TEST(hostile_device, r180_a_restart_during_a_stop_or_a_configuration_read)
 			struct wirerig w;
 
 			wirerig_init(&w);
-			wirerig_open(&w);
-			CHECK_EQ(libvhost_dev_start(w.r.dev, NULL), 0);
+			wirerig_start(&w);
 			devrig_set_used(&w.r, 2, 9);
 			puppet_fault(&w.p,
 				     (struct puppet_fault){.op = ops[stop], .what = (enum puppet_what)what, .arg = 14});
@@ -164,8 +161,7 @@ TEST(hostile_device, r186_a_peer_that_wakes_up_after_we_gave_up)
 	struct wirerig w;
 
 	wirerig_init(&w);
-	wirerig_open(&w);
-	CHECK_EQ(libvhost_dev_start(w.r.dev, NULL), 0);
+	wirerig_start(&w);
 	puppet_fault(&w.p, (struct puppet_fault){.op = OP(GET_CONFIG), .what = PUPPET_LATE, .arg = 300});
 	CHECK_EQ(wirerig_read_config(&w, 50), -ETIMEDOUT);
 	CHECK_EQ(devrig_error(&w.r).kind, LIBVHOST_EK_TIMEOUT);

@@ -99,8 +99,7 @@ TEST(hostile_device, r175_a_configuration_change_is_handled_outside)
 	struct wirerig w;
 
 	wirerig_init(&w);
-	wirerig_open(&w);
-	CHECK_EQ(libvhost_dev_start(w.r.dev, NULL), 0);
+	wirerig_start(&w);
 	puppet_send(w.p.channel, ASK_CONFIG_CHANGE, WIRE_ASK, 0, NULL, 0, NULL, 0);
 	CHECK(devrig_await(&w.r, LIBVHOST_EVENT_CONFIG_CHANGE, PATIENCE_MS, &e));
 	CHECK_EQ(wirerig_read_config(&w, 0), 0);

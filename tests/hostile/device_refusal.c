@@ -59,8 +59,7 @@ TEST(hostile_device, r154_a_refused_log_loses_the_device)
 
 	wirerig_init(&w);
 	w.p.features |= 1ull << 26;
-	wirerig_open(&w);
-	CHECK_EQ(libvhost_dev_start(w.r.dev, NULL), 0);
+	wirerig_start(&w);
 	puppet_fault(&w.p, (struct puppet_fault){.op = OP(SET_LOG_BASE), .what = PUPPET_REFUSE});
 	CHECK_EQ(libvhost_mem_log_start(w.r.g.mem, 0, &lost), 0);
 	CHECK_EQ(lost, 1);
@@ -92,8 +91,7 @@ TEST(hostile_device, r160_a_base_that_no_ring_can_have)
 
 	wirerig_init(&w);
 	w.p.on_message = impossible_base;
-	wirerig_open(&w);
-	CHECK_EQ(libvhost_dev_start(w.r.dev, NULL), 0);
+	wirerig_start(&w);
 	CHECK_EQ(libvhost_dev_stop(w.r.dev, NULL), -EPROTO);
 	CHECK_EQ(devrig_error(&w.r).kind, LIBVHOST_EK_PROTOCOL);
 	CHECK_HAS(devrig_error(&w.r).text, "0x12345");

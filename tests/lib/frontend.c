@@ -3,35 +3,38 @@
 
 #define REPLY 0x4u
 
-int fake_serve(void *arg, uint32_t queue, struct libvhost_vq *vq)
+int fake_each(struct libvhost_vq *vq, uint64_t (*use)(const struct libvhost_chain *c))
 {
 	struct libvhost_iov iov[16];
 	struct libvhost_chain c = {.size = sizeof(c), .iov = iov, .iov_cap = 16};
 	int rc = 0;
 
+	for (int i = 0; i < 16 && (rc = libvhost_vq_pop(vq, &c)) > 0; i++)
+		rc = libvhost_vq_push(vq, c.head, use ? use(&c) : 0) < 0 ? -EIO : 1;
+	return rc;
+}
+
+int fake_serve(void *arg, uint32_t queue, struct libvhost_vq *vq)
+{
 	(void)arg;
 	(void)queue;
-	for (int i = 0; i < 16 && (rc = libvhost_vq_pop(vq, &c)) > 0; i++)
-		rc = libvhost_vq_push(vq, c.head, 0) < 0 ? -EIO : 1;
-	return rc;
+	return fake_each(vq, NULL);
+}
+
+static uint64_t touch(const struct libvhost_chain *c)
+{
+	for (uint32_t n = 0; n < c->n_read; n++)
+		(void)*(volatile uint8_t *)c->iov[n].base;
+	for (uint32_t n = 0; n < c->n_write; n++)
+		memset(c->iov[c->n_read + n].base, 0xab, c->iov[c->n_read + n].len);
+	return c->write_len;
 }
 
 int fake_touch(void *arg, uint32_t queue, struct libvhost_vq *vq)
 {
-	struct libvhost_iov iov[16];
-	struct libvhost_chain c = {.size = sizeof(c), .iov = iov, .iov_cap = 16};
-	int rc = 0;
-
 	(void)arg;
 	(void)queue;
-	for (int i = 0; i < 16 && (rc = libvhost_vq_pop(vq, &c)) > 0; i++) {
-		for (uint32_t n = 0; n < c.n_read; n++)
-			(void)*(volatile uint8_t *)iov[n].base;
-		for (uint32_t n = 0; n < c.n_write; n++)
-			memset(iov[c.n_read + n].base, 0xab, iov[c.n_read + n].len);
-		rc = libvhost_vq_push(vq, c.head, c.write_len) < 0 ? -EIO : 1;
-	}
-	return rc;
+	return fake_each(vq, touch);
 }
 
 struct fake fake_new_ctx(const struct libvhost_backend_opts *change, const struct libvhost_ctx_opts *ctx)

@@ -38,6 +38,8 @@ struct fake {
 	struct lv_ledger before;
 };
 
+/* A turn of a device: up to 16 requests, each completed with as many bytes as use() has written. */
+int fake_each(struct libvhost_vq *vq, uint64_t (*use)(const struct libvhost_chain *c));
 /* Completes everything; writes nothing. */
 int fake_serve(void *arg, uint32_t queue, struct libvhost_vq *vq);
 /* Reads the first byte of what is readable and writes 0xab to all that is writable, as devices do. */
